@@ -1,0 +1,91 @@
+"""Indices on disk: built once by one process, found again by names, sizes and times of what they were built from."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from datamodules.columns import building_prefix
+from datamodules.index import ObjectIndex
+
+INDEX_VERSION = 1  # raise when a reader lists other objects than before
+
+
+def cache_folder() -> Path:
+    """Where indices are cached: CACHE_ROOT, else .cache below the working directory; never the data root."""
+    return Path(os.environ.get("CACHE_ROOT") or ".cache") / "indices"
+
+
+def folder_of(name: str, state: Iterable[str]) -> Path:
+    """The folder of the index with this name, made from sources in this state. Those of other states stay beside it."""
+    digest = hashlib.blake2b("\n".join([str(INDEX_VERSION), name, *state]).encode(), digest_size=8).hexdigest()
+    return cache_folder() / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)[-60:]}-{digest}"
+
+
+def state_of(sources: Iterable[Path]) -> list[str]:
+    """Names, sizes and times of these files, and of all files in these folders (a folder's own time misses edits)."""
+    state = []
+    for path in sources:
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                stats = sorted((entry.name, entry.stat()) for entry in entries)
+            state += [f"{path.name}/{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+        else:
+            stat = path.stat()
+            state.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}")
+    return state
+
+
+def opened(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], what: str) -> ObjectIndex:
+    """The index in this folder; `build` makes it first where there is none, in one process while the others wait."""
+    if not (folder / "index.json").exists():
+        with _alone(folder):
+            if not (folder / "index.json").exists():
+                _built(folder, build, what)
+    return ObjectIndex.open(folder)
+
+
+def _built(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], what: str) -> None:
+    print(f"listing the objects of {what} (once) ...", file=sys.stderr, flush=True)
+    started = time.perf_counter()
+    index, sources = build()
+    replace(index, content=index.content or content_hash(sources)).save(folder, sources=[str(path) for path in sources])
+    counts = f"{len(index):,} objects on {index.num_images:,} images"
+    print(f"  {counts}, {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+def content_hash(sources: Iterable[Path]) -> str:
+    """A hash of the bytes of these files and of the files in these folders, with their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for source in sources:
+        for path in sorted(source.iterdir()) if source.is_dir() else [source]:
+            if path.is_file():
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+                with path.open("rb") as file:
+                    while block := file.read(1 << 22):
+                        digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process per folder, where the file system has locks; what killed builds left is then cleared away."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # no locks here: two processes may both build, the last one to finish stays
+            yield
+            return
+        for left in folder.parent.glob(f"{building_prefix(folder)}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield

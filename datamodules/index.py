@@ -1,0 +1,225 @@
+"""The ObjectIndex: every object of a data set as columns: 860,000 objects are a few arrays, not Python objects.
+
+A reader (datamodules/readers) fills an index; it is written once as .npy files outside the data root and memory-mapped
+by every worker afterwards. Pixels are read only when an object is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.columns import StoredColumns, Strings, gathered, joined_offsets, object_ids, offsets_of
+from datamodules.masks import MaskKind, mask_from_polygons, mask_from_rle, read_label_map
+
+__all__ = ["MaskKind", "ObjectIndex", "ObjectMask", "Strings", "concatenate", "object_ids"]
+
+
+class ObjectMask(NamedTuple):
+    """The pixels of one object: `mask` and `void`, each (H, W) uint8 of 0 and 1; `void` is None without."""
+
+    mask: NDArray[np.uint8]
+    void: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectIndex(StoredColumns):
+    """All objects of a data set, sorted by image. Boxes are inclusive xyxy, sizes (H, W), paths absolute.
+
+    One row per object: `object_id`, `image` (row of the image columns), `box` (of the annotation; a sample's own box is
+    measured on its mask), `area` in pixels, `category` (place in `categories`, -1 without), `native_id` (row of a
+    string column), and where the mask is: `mask_kind`; in label maps `mask_file`, `mask_value` and `void_value`; else
+    `mask_range`, start and end, of rings (polygons: `ring_offsets` point into `coordinates`) or of bytes of `rle`.
+    """
+
+    dataset: str
+    image_paths: Strings
+    image_size: NDArray[np.int32]  # (images, 2) as (H, W)
+    object_id: NDArray[np.int64]
+    native_id: Strings
+    image: NDArray[np.int32]
+    box: NDArray[np.int32]  # (objects, 4)
+    area: NDArray[np.int64]
+    category: NDArray[np.int32]
+    mask_kind: NDArray[np.uint8]
+    categories: tuple[str, ...] = ()
+    mask_files: Strings = field(default_factory=lambda: Strings.of([]))
+    mask_file: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # -1: the mask is in no file
+    mask_value: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    void_value: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # -1 without void
+    mask_range: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    ring_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    coordinates: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # x, y, x, y, ... as in the file
+    rle: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    left_out: tuple[str, ...] = ()  # sentences that begin with a number: "11 crowd annotations"
+    content: str = ""  # hash of the annotation files, set when the catalog builds the index
+
+    def __post_init__(self) -> None:
+        for name in ("mask_file", "mask_value", "void_value"):
+            if len(getattr(self, name)) != len(self):
+                object.__setattr__(self, name, np.full(len(self), -1, np.int32))
+        if len(self.mask_range) != len(self):
+            object.__setattr__(self, "mask_range", np.zeros((len(self), 2), np.int64))
+
+    def __len__(self) -> int:
+        return len(self.object_id)
+
+    @property
+    def num_images(self) -> int:
+        return len(self.image_paths)
+
+    @property
+    def num_left_out(self) -> int:
+        """How many annotations are no objects here, of all the sentences in `left_out`."""
+        return sum(int(sentence.split()[0].replace(",", "")) for sentence in self.left_out)
+
+    def image_path(self, i: int) -> Path:
+        """The image file of object `i`."""
+        return Path(self.image_paths[int(self.image[i])])
+
+    def read_mask(self, i: int) -> ObjectMask:
+        """Mask and void of object `i` at full size, (H, W) uint8 of 0 and 1.
+
+        Raises ValueError or FileNotFoundError naming the object when its mask is unreadable or of another size.
+        """
+        size = (int(self.image_size[self.image[i], 0]), int(self.image_size[self.image[i], 1]))
+        kind = MaskKind(self.mask_kind[i])
+        if kind in (MaskKind.LABEL, MaskKind.FOREGROUND):
+            path = self.mask_files[int(self.mask_file[i])]
+            labels, value, void_value = read_label_map(path), int(self.mask_value[i]), int(self.void_value[i])
+            if labels.shape != size:
+                raise ValueError(f"mask {path} is {labels.shape}, its image {self.image_path(i)} is {size} (H, W)")
+            mask = labels == value if kind is MaskKind.LABEL else labels >= value
+            return ObjectMask(mask.view(np.uint8), (labels == void_value).view(np.uint8) if void_value >= 0 else None)
+        if kind is MaskKind.POLYGONS:
+            return ObjectMask(mask_from_polygons(self.polygons(i), size), None)
+        try:
+            return ObjectMask(mask_from_rle(self.run_lengths(i), size), None)
+        except ValueError as error:
+            raise ValueError(f"mask of object {self.native_id[i]} of {self.dataset}: {error}") from None
+
+    def polygons(self, i: int) -> list[NDArray[np.float64]]:
+        """The rings of an object stored as polygons, each (2n,) as x, y, x, y, ... in pixels."""
+        start, end = (int(place) for place in self.mask_range[i])
+        ends = self.ring_offsets[start : end + 1]
+        return [self.coordinates[first:last] for first, last in pairwise(ends)]
+
+    def run_lengths(self, i: int) -> bytes:
+        """COCO's compressed counts of an object stored as run lengths."""
+        start, end = (int(place) for place in self.mask_range[i])
+        return bytes(self.rle[start:end])
+
+    def select(self, keep: NDArray) -> ObjectIndex:
+        """The same index with only these objects (bool mask or positions); images and blobs are shared, not copied."""
+        keep = np.asarray(keep)
+        if keep.dtype == bool and len(keep) != len(self):
+            raise ValueError(f"select needs one bool per object, got {len(keep)} for {len(self)} objects")
+        positions = np.flatnonzero(keep) if keep.dtype == bool else keep.astype(np.int64)
+        columns = {name: getattr(self, name)[positions] for name in OBJECT_COLUMNS}
+        return replace(self, **columns, native_id=self.native_id.take(positions))
+
+    def select_images(self, keep: NDArray) -> ObjectIndex:
+        """The same index with only these images (bool mask over the image columns) and their objects."""
+        rows = np.flatnonzero(keep)
+        number = np.cumsum(keep, dtype=np.int32) - np.int32(1)
+        part = self.select(np.asarray(keep)[self.image])
+        image = number[part.image]
+        return replace(part, image_paths=self.image_paths.take(rows), image_size=self.image_size[rows], image=image)
+
+    def compacted(self) -> ObjectIndex:
+        """The same objects, without the polygons and run lengths that none of them uses."""
+        in_rings, in_rle = self.mask_kind == MaskKind.POLYGONS, self.mask_kind == MaskKind.RLE
+        starts, lengths = self.mask_range[:, 0], self.mask_range[:, 1] - self.mask_range[:, 0]
+        rings = gathered(np.arange(len(self.ring_offsets) - 1), starts[in_rings], lengths[in_rings])
+        ring_lengths = np.diff(self.ring_offsets)[rings]
+        ranges = np.zeros((len(self), 2), np.int64)
+        for kind in (in_rings, in_rle):
+            offsets = offsets_of(lengths[kind])
+            ranges[kind] = np.stack([offsets[:-1], offsets[1:]], axis=1)
+        return replace(
+            self,
+            mask_range=ranges,
+            ring_offsets=offsets_of(ring_lengths),
+            coordinates=gathered(self.coordinates, self.ring_offsets[:-1][rings], ring_lengths),
+            rle=gathered(self.rle, starts[in_rle], lengths[in_rle]),
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of what is annotated, wherever it lies: part of the identity of every run on this data."""
+        digest = hashlib.blake2b(self.dataset.encode(), digest_size=16)
+        for name in ("object_id", "box", "area", "category", "mask_kind", "mask_value", "void_value"):
+            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        digest.update("\n".join((*self.categories, self.content)).encode())
+        return digest.hexdigest()
+
+
+OBJECT_COLUMNS = (
+    "object_id", "image", "box", "area", "category", "mask_kind", "mask_file", "mask_value", "void_value", "mask_range",
+)  # fmt: skip
+
+
+def concatenate(parts: Sequence[ObjectIndex], dataset: str) -> ObjectIndex:
+    """One index of several, e.g. PASCAL and SBD; every object keeps its id. Categories are matched by name."""
+    categories = tuple(dict.fromkeys(name for part in parts for name in part.categories))
+
+    def joined(name: str) -> NDArray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def strings(name: str) -> Strings:
+        return Strings.joined([getattr(part, name) for part in parts])
+
+    def shifted(name: str, sizes: Sequence[int]) -> NDArray:
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        columns = [getattr(part, name) for part in parts]
+        return np.concatenate([np.where(column >= 0, column + start, column) for column, start in zip(columns, starts)])
+
+    ranges, first_ring, first_byte = [], 0, 0
+    for part in parts:
+        in_rle = (part.mask_kind == MaskKind.RLE)[:, None]
+        ranges.append(part.mask_range + np.where(in_rle, first_byte, first_ring))
+        first_ring, first_byte = first_ring + len(part.ring_offsets) - 1, first_byte + len(part.rle)
+    places = [np.array([categories.index(name) for name in part.categories] + [-1], np.int32) for part in parts]
+    index = ObjectIndex(
+        dataset=dataset,
+        image_paths=strings("image_paths"),
+        image_size=joined("image_size"),
+        object_id=joined("object_id"),
+        native_id=strings("native_id"),
+        image=shifted("image", [part.num_images for part in parts]).astype(np.int32),
+        box=joined("box"),
+        area=joined("area"),
+        category=np.concatenate([place[part.category] for place, part in zip(places, parts)]),
+        mask_kind=joined("mask_kind"),
+        categories=categories,
+        mask_files=strings("mask_files"),
+        mask_file=shifted("mask_file", [len(part.mask_files) for part in parts]).astype(np.int32),
+        mask_value=joined("mask_value"),
+        void_value=joined("void_value"),
+        mask_range=np.concatenate(ranges),
+        ring_offsets=joined_offsets([part.ring_offsets for part in parts]),
+        coordinates=joined("coordinates"),
+        rle=joined("rle"),
+        left_out=tuple(sentence for part in parts for sentence in part.left_out),
+        content="+".join(part.content for part in parts),
+    )
+    check_unique(index)
+    return index
+
+
+def check_unique(index: ObjectIndex) -> None:
+    """Raise ValueError naming an object that is listed twice."""
+    order = np.argsort(index.object_id, kind="stable")
+    again = order[1:][np.diff(index.object_id[order]) == 0]
+    if len(again):
+        first = int(again.min())
+        raise ValueError(
+            f"{index.dataset} lists {len(again)} objects twice, the first is {index.native_id[first]} of "
+            f"{index.image_path(first)}; every object needs an id of its own"
+        )

@@ -1,0 +1,138 @@
+"""The DataModule of every method that trains on objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from datamodules.batch import Batch, collate
+from datamodules.index import ObjectIndex
+from datamodules.samplers import EvaluationSampler, TrainingSampler
+from datamodules.samples import ObjectSamples, SampleRecipe
+from datamodules.selection import open_objects
+
+DataSpecs = list[str | dict[str, Any]]
+
+
+class ObjectData(LightningDataModule):
+    """Objects of one or several data sets as Batches.
+
+    Args:
+        train, val: data sets by name, or mappings as in `selection.Selection`.
+        sample: what the method wants to see of an object.
+        batch_size: objects per optimiser step over all processes and accumulated passes.
+        val_batch_size: objects per forward pass when validating.
+        workers: loader processes; changes nothing but speed.
+        root: where the data lies; None for DATA_ROOT.
+        seed: of the order and of every draw.
+    """
+
+    def __init__(
+        self, train: DataSpecs, sample: SampleRecipe, val: DataSpecs | None = None, batch_size: int = 5,
+        val_batch_size: int = 8, workers: int = 4, root: str | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.train, self.val, self.sample, self.batch_size = train, val, sample, batch_size
+        self.val_batch_size, self.workers, self.root, self.seed = val_batch_size, workers, root, seed
+        self._consumed = 0
+
+    def train_dataloader(self) -> DataLoader:
+        """Lightning's hook; the sampler is ours, so the trainer must not add a distributed one."""
+        processes, accumulated = self.trainer.world_size, self.trainer.accumulate_grad_batches  # type: ignore[union-attr]
+        if self.batch_size % (processes * accumulated):
+            raise ValueError(
+                f"data.batch_size {self.batch_size} does not split over {processes} processes x {accumulated} "
+                "accumulated passes"
+            )
+        objects = ObjectSamples(open_objects(self.train, self.root, self.seed), self.sample, train=True, seed=self.seed)
+        micro_batch = self.batch_size // (processes * accumulated)
+        rank = self.trainer.global_rank  # type: ignore[union-attr]
+        sampler = TrainingSampler(
+            len(objects), self.batch_size, micro_batch, rank, processes, self.seed, consumed=self._consumed
+        )
+        loader = _StepLoader if accumulated > 1 else DataLoader
+        passes = {"passes": accumulated} if accumulated > 1 else {}
+        return loader(objects, micro_batch, sampler=sampler, **passes, **loader_options(self.workers))
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Lightning's hook; nothing is validated without `val`."""
+        if not self.val:
+            return []
+        index = open_objects(self.val, self.root, self.seed)
+        return evaluation_loader(
+            index, self.sample, self.val_batch_size, self.workers,
+            self.trainer.global_rank, self.trainer.world_size, seed=self.seed,  # type: ignore[union-attr]
+        )  # fmt: skip
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the endless stream training has consumed: all that is needed to go on."""
+        loop = self.trainer.fit_loop  # type: ignore[union-attr]
+        ready = loop.epoch_loop.batch_progress.current.ready
+        per_epoch = int(loop.max_batches) if loop._data_source.is_defined() and loop.max_batches != float("inf") else 0
+        return {"consumed": loop.epoch_progress.current.processed * per_epoch + ready % max(per_epoch, 1)}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue where the checkpoint was written."""
+        self._consumed = state["consumed"]
+
+
+class _StepLoader(DataLoader):
+    """Groups of `passes` batches belong to one optimiser step; each learns the class counts of its whole group.
+
+    A loss that weighs the classes over the global batch needs them before the first of the passes.
+    """
+
+    def __init__(self, *args: Any, passes: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._passes = passes
+
+    def __iter__(self) -> Iterator[Batch]:
+        group: list[Batch] = []
+        for batch in super().__iter__():
+            group.append(batch)
+            if len(group) == self._passes:
+                counts = torch.stack([class_counts(part.mask, part.void) for part in group]).sum(0)
+                for part in group:
+                    part.window_counts = counts
+                    yield part
+                group = []
+
+
+def class_counts(mask: torch.Tensor, void: torch.Tensor) -> torch.Tensor:
+    """(3,) float64: pixels of the object, of the background, and without label (these count in the others, too)."""
+    positive = (mask >= 0.5).sum(dtype=torch.float64)
+    return torch.stack([positive, mask.numel() - positive, (void > 0.5).sum(dtype=torch.float64)])
+
+
+def evaluation_loader(
+    index: ObjectIndex, recipe: SampleRecipe, batch_size: int, workers: int, rank: int = 0, processes: int = 1,
+    seed: int = 0,
+) -> DataLoader:  # fmt: skip
+    """Batches for evaluation: no augmentation, full-size masks, the same batches on any number of processes."""
+    objects = ObjectSamples(index, recipe, train=False, seed=seed)
+    sampler = EvaluationSampler(len(objects), batch_size, rank, processes)
+    return DataLoader(objects, batch_size, sampler=sampler, **loader_options(workers))
+
+
+def loader_options(workers: int) -> dict[str, Any]:
+    """What all loaders share."""
+    return {
+        "num_workers": workers,
+        "collate_fn": collate,
+        "persistent_workers": workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _single_thread if workers else None,
+    }
+
+
+def _single_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+

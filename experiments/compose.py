@@ -1,0 +1,250 @@
+"""Composition: recipe < data set < reading < row < profile < command line, once, into one resolved tree.
+
+A recipe names classes as {class_path, init_args}, as LightningCLI takes them; everybody else may write short:
+`model.network.head: ASPP`, `data.sample.size: 256`. Keys pass through `init_args` on their own, a class is found beside
+the one it replaces, and a changed class drops the arguments of the one before it. Lists are replaced whole. A key that
+does not exist is refused with the nearest one.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+from omegaconf import OmegaConf
+
+from datamodules import miniature
+from datamodules.cache import cache_folder
+
+CONFIGS = Path(__file__).parent / "configs"
+PUBLISHED_CROP = 512
+Tree = dict[str, Any]
+
+
+def compose(
+    recipe: str | Path,
+    *,
+    dataset: str | None = None,
+    reading: str | None = None,
+    row: Mapping[str, Any] | None = None,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Tree:
+    """The resolved tree of one run.
+
+    Args:
+        recipe: a recipe's file, or its name below experiments/configs.
+        dataset: an overlay below experiments/configs/data.
+        reading: `paper` or `code`; None for the recipe's own.
+        row: dotted keys and what a table's row changes.
+        profile: `paper`, `quick`, `small` or `miniature`; None for the recipe's own.
+        overrides: `key=value` of the command line, values in YAML.
+    Raises ValueError with one sentence for anything that does not exist.
+    """
+    tree = load(recipe_file(recipe))
+    readings, profiles = tree.pop("readings"), tree.pop("profiles")
+    typed = dict(parse_override(text) for text in overrides)
+    reading = typed.pop("reading", None) or reading or tree["reading"]
+    profile = typed.pop("profile", None) or profile or tree["profile"]
+    if dataset:
+        merge(tree, load(named_file("data", dataset)))
+    merge(tree, {"reading": reading, "profile": profile, **chosen(readings, reading, "reading")})
+    merge(tree, row or {})
+    apply_profile(tree, load(named_file("profiles", profile)))
+    apply_profile(tree, chosen(profiles, profile, "profile"))
+    merge(tree, typed)
+    return resolve(tree)
+
+
+def recipe_file(recipe: str | Path) -> Path:
+    """A recipe by path or by name."""
+    return Path(recipe) if str(recipe).endswith((".yaml", ".yml")) else named_file(".", str(recipe))
+
+
+def named_file(folder: str, name: str) -> Path:
+    """`folder/name.yaml` below the configs. Raises ValueError with the names that exist."""
+    path = CONFIGS / folder / f"{name}.yaml"
+    if not path.exists():
+        known = sorted(file.stem for file in (CONFIGS / folder).glob("*.yaml"))
+        raise ValueError(f"no {path.relative_to(CONFIGS.parent)}; there are: {', '.join(known)}")
+    return path
+
+
+def load(path: Path) -> Tree:
+    """A YAML file, its interpolations untouched."""
+    if not path.exists():
+        raise ValueError(f"no recipe at {path}; the recipes are {', '.join(sorted(f.stem for f in CONFIGS.glob('*')))}")
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}  # type: ignore[return-value]
+
+
+def chosen(overlays: Mapping[str, Any], name: str, kind: str) -> Mapping[str, Any]:
+    """The overlay of this name."""
+    if name not in overlays:
+        raise ValueError(f"no {kind} {name!r}; there are: {', '.join(overlays)}")
+    return overlays[name] or {}
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`--model.loss.balanced=false` -> ("model.loss.balanced", False)."""
+    key, equals, value = text.removeprefix("--").partition("=")
+    if not equals:
+        raise ValueError(f"expected key=value, got {text!r}")
+    return key, parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML reads it, 1e-3 included (YAML 1.1 wants 1.0e-3)."""
+    if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
+        return float(text)
+    return yaml.safe_load(text)
+
+
+def merge(tree: Tree, overlay: Mapping[str, Any], where: str = "") -> None:
+    """Lay `overlay`, whose keys may be dotted and leave out `init_args`, over `tree` in place."""
+    for key, value in overlay.items():
+        part, _, rest = key.partition(".")
+        node = _holder(tree, part, where)
+        here = f"{where}{part}"
+        if rest:
+            if not isinstance(node.get(part), dict):
+                raise ValueError(f"{here} is {node.get(part)!r}, so it has no value {rest!r}")
+            value = {rest: value}
+        node[part] = _merged(node.get(part), value, f"{here}.")
+
+
+def _holder(node: Tree, part: str, where: str) -> Tree:
+    """The mapping that holds `part`: the node itself or its `init_args`. Raises ValueError when neither knows it."""
+    if "class_path" in node and part not in ("class_path", "init_args"):
+        arguments: Tree = node.setdefault("init_args", {})
+        if part not in arguments and part not in arguments_of(node["class_path"]):
+            raise ValueError(_unknown(part, where, {*arguments, *arguments_of(node["class_path"])}))
+        return arguments
+    if part not in node and part != "init_args":
+        raise ValueError(_unknown(part, where, set(node)))
+    return node
+
+
+def _unknown(part: str, where: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(part, sorted(known), n=1, cutoff=0.5)
+    hint = f"did you mean {where}{near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
+    return f"no value {where}{part} in the recipe; {hint}"
+
+
+@cache
+def arguments_of(class_path: str) -> tuple[str, ...]:
+    """Names of what a class or function can be told, those it passes on as **options included."""
+    target = import_class(class_path)
+    parser = ArgumentParser()
+    add = parser.add_class_arguments if inspect.isclass(target) else parser.add_function_arguments
+    return tuple(add(target, None, fail_untyped=False))
+
+
+def import_class(class_path: str) -> Any:
+    """The class or function of a dotted path. Raises ValueError when there is none."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"no class {class_path!r}: {error}") from error
+
+
+def _merged(old: Any, new: Any, where: str) -> Any:
+    """What stands at a place after an overlay: classes by name, mappings merged, all else replaced."""
+    is_class = isinstance(old, dict) and "class_path" in old
+    if is_class and isinstance(new, str):
+        new = {"class_path": new}
+    if not isinstance(old, dict) or not isinstance(new, Mapping):
+        return copy.deepcopy(new)
+    result, new = copy.deepcopy(old), dict(new)
+    if is_class:
+        class_path = full_path(new.pop("class_path", old["class_path"]), old["class_path"], where)
+        if class_path != old["class_path"]:
+            result = {"class_path": class_path, "init_args": {}}
+        new = {**(new.pop("init_args", None) or {}), **new}
+    merge(result, new, where)
+    return result
+
+
+def full_path(name: str, sibling: str, where: str) -> str:
+    """A class path; a short name is looked for beside the class it replaces: in its module, then in its package."""
+    if "." in name:
+        import_class(name)
+        return name
+    module = importlib.import_module(sibling.rpartition(".")[0])
+    package = importlib.import_module(module.__package__ or module.__name__)
+    beside = [module.__name__, *(f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__))]
+    known: dict[str, str] = {}
+    for candidate in map(importlib.import_module, beside):
+        known |= {n: candidate.__name__ for n, member in vars(candidate).items() if _is_defined_in(member, candidate)}
+        if name in known:
+            return f"{known[name]}.{name}"
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+    raise ValueError(f"no class {name} for {where.rstrip('.')} in {package.__name__}; {hint}")
+
+
+def _is_defined_in(member: Any, module: Any) -> bool:
+    return inspect.isclass(member) and member.__module__ == module.__name__
+
+
+def apply_profile(tree: Tree, profile: Mapping[str, Any]) -> None:
+    """A profile is an overlay, and besides: `values` swaps values wherever they stand, `classes` sets arguments.
+
+    values: {resnet101: resnet18}; classes: {PSP: {channels: 64}} holds for every PSP of the tree, whatever row chose it.
+    """
+    profile = dict(profile)
+    values, classes = profile.pop("values", {}), profile.pop("classes", {})
+    merge(tree, profile)
+    _rewrite(tree, values, classes)
+
+
+def _rewrite(node: Any, values: Mapping[Any, Any], classes: Mapping[str, Any]) -> Any:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            node[key] = _rewrite(value, values, classes)
+        if "class_path" in node:
+            arguments = classes.get(str(node["class_path"]).rpartition(".")[2], {})
+            node.setdefault("init_args", {})
+            for name, value in arguments.items():
+                merge(node, {name: value})
+        return node
+    if isinstance(node, list):
+        return [_rewrite(value, values, classes) for value in node]
+    return values.get(node, node) if isinstance(node, (str, int)) and not isinstance(node, bool) else node
+
+
+def resolve(tree: Tree) -> Tree:
+    """The tree with its interpolations resolved."""
+    return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)  # type: ignore[return-value]
+
+
+def _scaled(value: float | int, *, _root_: Any) -> float:
+    """${px:10}: ten pixels of the published crop, in pixels of this run's crop."""
+    return float(value) * _root_.data.init_args.sample.size / PUBLISHED_CROP
+
+
+def _input_channels(guidance: str, *, _root_: Any) -> int:
+    """${input_channels:model.guidance}: RGB and the maps of the guidance."""
+    node = _root_
+    for part in guidance.split("."):
+        node = node.init_args[part] if "class_path" in node else node[part]
+    return 3 if node is None else 3 + int(import_class(node.class_path).channels)
+
+
+def _drawn_data(seed: int) -> str:
+    """${drawn_data:0}: the folder of the embedded data, drawn now if it is not there."""
+    return str(miniature.draw(cache_folder().parent / "miniature" / str(seed), seed))
+
+
+for _name, _resolver in {"px": _scaled, "input_channels": _input_channels, "drawn_data": _drawn_data}.items():
+    OmegaConf.register_resolver(_name, _resolver, replace=True)

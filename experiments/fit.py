@@ -1,0 +1,89 @@
+"""Train a recipe, then evaluate it on the recipe's test sets.
+
+    python -m experiments.fit --config experiments/configs/dextr.yaml --profile small --model.guidance=DistanceMap
+
+Every value of the recipe is an option. The run's folder is named after what determines its result; the same command
+continues a killed run and does nothing when it is done. A W&B sweep agent calls this with its values as options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.compose import Tree, compose
+from experiments.execute import execute
+from experiments.nodes import Node
+from experiments.rows import find_spec, row_values
+from experiments.sentences import one_sentence
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, Tree]:
+    """The options and the composed tree of a command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", default="dextr", help="a recipe: its file, or its name in experiments/configs")
+    parser.add_argument("--dataset", help="an overlay of experiments/configs/data: which data to train and test on")
+    parser.add_argument("--reading", help="`paper` or `code`: which of the two where they contradict")
+    parser.add_argument("--profile", help="`paper`, `quick`, `small` or `miniature`")
+    parser.add_argument("--row", help="a table's row, e.g. dextr-3/aspp (experiments/tables)")
+    parser.add_argument("--no-test", action="store_true", help="train only")
+    options, rest = parser.parse_known_args(arguments)
+    spec = find_spec(options.row) if options.row else None
+    config = compose(
+        spec.recipe if spec else options.config, dataset=options.dataset,
+        reading=options.reading or (spec.reading if spec else None), row=row_values(spec) if spec else None,
+        profile=options.profile, overrides=rest,
+    )  # fmt: skip
+    return options, config
+
+
+def evaluations(training: Node) -> list[Node]:
+    """One evaluation per test set of a training's recipe."""
+    nodes = []
+    for test in training.config["evaluation"]["test"]:
+        config = {**training.config, "evaluation": {**training.config["evaluation"], "test": [test]}}
+        nodes.append(Node("evaluate", config, (training,)))
+    return nodes
+
+
+def run(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Train and evaluate as the command line says; the records of the evaluations, or of the training alone."""
+    options, config = parse(arguments)
+    training = Node("train", config)
+    print(f"run {training.folder.path}", flush=True)
+    record = execute(training, config["method"])
+    if options.no_test:
+        return [record]
+    records = []
+    for node in evaluations(training):
+        test = node.config["evaluation"]["test"][0]
+        records.append(execute(node, str(test)))
+        metrics = records[-1]["metrics"]
+        print(f"{test}: mean IoU {100 * metrics['mean_iou']:.1f}, {metrics['n']:,} objects, in {node.folder.path}")
+    report_to_wandb(records)
+    return records
+
+
+def report_to_wandb(records: Sequence[dict[str, Any]]) -> None:
+    """Under a W&B agent (or WANDB=1), hand over what a sweep optimises; never otherwise."""
+    if not records or not (os.environ.get("WANDB_SWEEP_ID") or os.environ.get("WANDB", "0") not in ("", "0")):
+        return
+    import wandb
+
+    # An agent names its runs itself; alone, the evaluation's hash names it, so that a repeated command adds no second.
+    named = {} if os.environ.get("WANDB_SWEEP_ID") else {"id": records[0]["run"], "resume": "allow"}
+    with wandb.init(**named) as session:
+        session.log(records[0]["metrics"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    run(arguments)
+
+
+if __name__ == "__main__":
+    one_sentence(main)

@@ -1,0 +1,174 @@
+"""Re-make a published table: train and evaluate its rows, print published, measured and the difference.
+
+    make reproduce-table-4                        python -m experiments.reproduce dextr-4
+    make reproduce-table-dextr-4 PROFILE=miniature SEEDS=3 ROWS=3,4 DEVICES=4 LAUNCHER=slurm WEIGHTS=file.pth
+
+Runs that are done are not made again: the same command goes on where it stopped. A row whose data is not there is
+reported as not run, with the reason, and the others run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.choices import choices_of
+from experiments.launchers import Failed, InProcess, Slurm, in_order, launcher
+from experiments.nodes import Node
+from experiments.records import Records
+from experiments.report import print_report, write_report
+from experiments.results import Cell, Picture, measure, not_run, table_result
+from experiments.rows import Conditions, nodes_of
+from experiments.runs import git_commit, runs_root
+from experiments.sentences import one_sentence
+from experiments.table_files import Table, load_table
+
+REDUCTIONS = {
+    "quick": "smaller network, crop and schedule",
+    "small": "small network and crop, tens of minutes on two CPU cores, random start",
+    "miniature": "drawn data, reduced network, half a minute per training",
+}
+
+
+class PlannedCell:
+    """A cell and the evaluations that measure it, or the reason why there are none."""
+
+    def __init__(self, table: Table, row: str, column: str, conditions: Conditions, seeds: Sequence[int]) -> None:
+        self.row, self.column = row, column
+        self.second: list[Node] = []
+        self.first: list[Node] = []
+        self.problem = ""
+        try:
+            self.second, self.first = nodes_of(table.row(row).cells[column], conditions, seeds)
+            for node in in_order([*self.first, *self.second]):
+                node.hash  # noqa: B018  opens the data, so that what is missing is known before anything is trained
+        except (FileNotFoundError, ValueError) as error:
+            self.problem, self.second, self.first = " ".join(str(error).split()), [], []
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All its evaluations."""
+        return [*self.first, *self.second]
+
+    def result(self, table: Table, records: Records, profile: str) -> Cell:
+        """The cell as measured."""
+        lacking = [node for node in self.nodes if node.folder.record is None]
+        if self.problem or lacking:
+            reason = self.problem or f"run {lacking[0].hash} has no record yet"
+            return not_run(table, self.row, self.column, reason)
+        return measure(
+            table, self.row, self.column, [node.hash for node in self.second], records, profile,
+            first_runs=[node.hash for node in self.first], reason=older_code(self.nodes),
+        )  # fmt: skip
+
+
+def older_code(nodes: Sequence[Node]) -> str:
+    """A note when a record was written by another commit than today's."""
+    now = git_commit()
+    made = {str((run.folder.record or {}).get("git")) for node in nodes for run in node.with_ancestors()}
+    return f"made by other code than today's {now}: {', '.join(sorted(made))}" if made - {str(now)} else ""
+
+
+def reproduce(
+    table: Table, conditions: Conditions, seeds: Sequence[int], rows: Sequence[int], devices: int, launch_by: str
+) -> tuple[list[PlannedCell], bool]:
+    """Make all runs of a table's own rows. Returns the cells and whether everything that could run did."""
+    wanted = [label for number, label in enumerate((row.label for row in table.rows), 1) if not rows or number in rows]
+    cells = [
+        PlannedCell(table, row.label, column.name, conditions, seeds)
+        for row, column in table.to_measure
+        if column.name in row.cells and row.label in wanted
+    ]
+    titles: dict[str, str] = {}
+    for cell in cells:
+        for node in cell.nodes:
+            for step in node.with_ancestors():
+                titles.setdefault(step.hash, f"{step.kind} {cell.row}"[:60])
+    nodes = in_order([node for cell in cells for node in cell.nodes])
+    todo = [node for node in nodes if node.folder.record is None]
+    print(f"{table.id}: {len(nodes)} runs, {len(nodes) - len(todo)} done, {len(todo)} to make", flush=True)
+    with_launcher = launcher(launch_by, devices) if todo else InProcess()
+    failed: dict[str, str] = {}
+    for number, node in enumerate(todo, 1):
+        title = titles[node.hash]
+        broken = next((failed[parent.hash] for parent in node.parents if parent.hash in failed), None)
+        if broken is not None:
+            failed[node.hash] = broken
+            continue
+        print(f"[{number}/{len(todo)}] {title} (seed {node.config['seed']}, run {node.hash})", flush=True)
+        try:
+            with_launcher.launch(node, title)
+        except Failed as error:
+            print(f"  failed: {error}", flush=True)
+            failed[node.hash] = str(error)
+    for cell in cells:
+        broken = next((failed[node.hash] for node in cell.nodes if node.hash in failed), None)
+        cell.problem = cell.problem or (f"failed: {broken}" if broken else "")
+    return cells, not failed
+
+
+def pictures_of(cells: Sequence[PlannedCell], each: int = 4) -> list[Picture]:
+    """A few overlays per row, of the same objects in all rows that were evaluated on the same data."""
+    pictures = []
+    for cell in cells:
+        for node in cell.second[:1]:
+            found = sorted((node.folder.path / "pictures").glob("*.png"))
+            step = max(1, len(found) // each)
+            for path in found[::step][:each]:
+                iou = path.stem.partition("-iou")[2]
+                pictures.append(Picture(f"IoU {iou} %", path, cell.row))
+    return pictures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", help="number or id; `make tables` lists them")
+    parser.add_argument("--profile", default="paper", help="paper (default), quick, small or miniature")
+    parser.add_argument("--seeds", type=int, default=1, help="how often what is random is repeated (seeds 0, 1, ...)")
+    parser.add_argument("--rows", default="", help="only these rows, e.g. 3,4 (counted from 1)")
+    parser.add_argument("--devices", type=int, default=1, help="processes per run, one GPU each where there are any")
+    parser.add_argument("--launcher", default="local", help="local or slurm")
+    parser.add_argument("--weights", help="official weights, evaluated where a row is the published model")
+    parser.add_argument("--reports", type=Path, default=Path("reports"))
+    options, overrides = parser.parse_known_args(arguments)
+    started = time.strftime("%Y-%m-%d %H:%M")
+    table = load_table(options.table)
+    if not any(column.name in row.cells for row, column in table.to_measure):
+        raise ValueError(f"{table.id} has published values only: its rows do not say yet what to run")
+    if options.devices > 1:
+        overrides = [f"trainer.devices={options.devices}", "trainer.strategy=ddp", *overrides]
+    conditions = Conditions(options.profile, tuple(overrides), options.weights)
+    rows = [int(number) for number in options.rows.split(",") if number]
+    seeds = range(options.seeds)
+    cells, complete = reproduce(table, conditions, seeds, rows, options.devices, options.launcher)
+    if options.launcher == "slurm" and any(node.folder.record is None for cell in cells for node in cell.nodes):
+        print(f"jobs are submitted; when they are done, the same command writes the report ({Slurm.__name__})")
+    records = Records(runs_root())
+    result = table_result(
+        table, options.profile, [cell.result(table, records, options.profile) for cell in cells], runs_root(),
+        seeds=list(seeds), started=started, finished=time.strftime("%Y-%m-%d %H:%M"),
+        environment=environment_line(), reduction=REDUCTIONS.get(options.profile, ""),
+        choices={cell.row: choices_of(cell.second[0]) for cell in cells if cell.second}, pictures=pictures_of(cells),
+    )  # fmt: skip
+    paths = write_report(result, options.reports / options.profile)
+    print_report(result)
+    print(f"report: {paths.markdown}, {paths.html}, {paths.json}")
+    if not complete:
+        raise SystemExit(1)
+
+
+def environment_line() -> str:
+    """The machine and the code, in one line; each record has it in full."""
+    import platform
+
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    return f"{device}, Python {platform.python_version()}, torch {torch.__version__}, commit {git_commit() or 'unknown'}"
+
+
+if __name__ == "__main__":
+    one_sentence(main)

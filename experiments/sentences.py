@@ -1,0 +1,21 @@
+"""Bad input gets one sentence and exit code 1; TRACEBACK=1 shows where it came from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+
+def one_sentence(main: Callable[[], object]) -> None:
+    """Run a command; errors that a user can mend end it with their sentence alone."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        if os.environ.get("TRACEBACK", "0") not in ("", "0"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,162 @@
+"""A `train` node: the composed tree through LightningCLI, resumed where it was killed, its weights kept."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+import warnings
+from argparse import ArgumentError
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.cli import LightningCLI
+from torch import nn
+
+from datamodules.catalog import find, root_of
+from experiments.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints
+from experiments.compose import Tree
+from experiments.nodes import Node
+from experiments.runs import RunFolder
+
+CHECKPOINT_MINUTES = 5.0
+logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # no advertisements
+logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+
+
+def instantiate(config: Tree, **trainer: Any) -> LightningCLI:
+    """Model, data and trainer of a composed tree; `trainer` holds what is not part of a run's identity.
+
+    Raises ValueError in one sentence when a class refuses its arguments.
+    """
+    arguments = {
+        "seed_everything": config["seed"],
+        "model": config["model"],
+        "data": config["data"],
+        "trainer": {"use_distributed_sampler": False, **config["trainer"]},
+    }
+    with refusals_in_one_sentence(), no_command_line():
+        return LightningCLI(
+            LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, run=False,
+            save_config_callback=None, auto_configure_optimizers=False, args=arguments,
+            trainer_defaults=trainer, parser_kwargs={"exit_on_error": False},
+        )  # fmt: skip
+
+
+def build_part(kind: type, config: Tree) -> Any:
+    """One object of a composed tree, e.g. the model alone, built as LightningCLI builds it."""
+    parser = ArgumentParser(exit_on_error=False)
+    if "class_path" in config:
+        parser.add_subclass_arguments(kind, "part")
+    else:
+        parser.add_argument("--part", type=kind)
+    with refusals_in_one_sentence():
+        return parser.instantiate_classes(parser.parse_object({"part": config})).part
+
+
+@contextlib.contextmanager
+def refusals_in_one_sentence() -> Iterator[None]:
+    """Turn what jsonargparse raises into a ValueError."""
+    try:
+        yield
+    except (TypeError, ArgumentError) as error:
+        raise ValueError(f"the composed recipe does not fit its classes: {error}") from error
+
+
+@contextlib.contextmanager
+def no_command_line() -> Iterator[None]:
+    """LightningCLI warns when it is handed a tree while the process has options of its own; ours are composed in."""
+    typed, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = typed
+
+
+def loggers(config: Tree, folder: Path) -> list[dict[str, Any]]:
+    """CSV always; W&B when the user asks for it with WANDB=1 (offline unless WANDB_MODE says online)."""
+    wanted: list[dict[str, Any]] = [
+        {
+            "class_path": "pytorch_lightning.loggers.CSVLogger",
+            "init_args": {"save_dir": str(folder), "name": "", "version": "log", "flush_logs_every_n_steps": 20},
+        }
+    ]
+    if os.environ.get("WANDB", "0") not in ("", "0"):
+        os.environ.setdefault("WANDB_MODE", "offline")
+        wanted.append(
+            {
+                "class_path": "pytorch_lightning.loggers.WandbLogger",
+                "init_args": {"save_dir": str(folder), "name": folder.name, "project": config["method"]},
+            }
+        )
+    return wanted
+
+
+def train(node: Node, folder: RunFolder, title: str) -> None:
+    """Train a node to its end, from its last checkpoint where there is one; write weights.pt and record.json."""
+    started = time.perf_counter()
+    last = folder.path / "last.ckpt"
+    minutes = float(os.environ.get("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        cli = instantiate(
+            node.config,
+            logger=loggers(node.config, folder.path),
+            callbacks=[KeyedSteps(node.config["seed"]), checkpoints(folder.path, minutes), Progress(title)],
+            plugins=[{"class_path": "experiments.callbacks.AtomicCheckpointIO"}],
+            default_root_dir=str(folder.path),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=10,
+        )
+        trainer: Trainer = cli.trainer
+        if last.exists() and trainer.is_global_zero:
+            print(f"  {title}: continuing from {last}", flush=True)
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not trainer.is_global_zero:
+        return
+    weights = folder.path / "weights.pt"
+    AtomicCheckpointIO().save_checkpoint(cli.model.state_dict(), weights)
+    data = cli.datamodule
+    folder.finish(
+        kind="train",
+        metrics={name: float(value) for name, value in trainer.callback_metrics.items()},
+        seed=node.config["seed"],
+        seconds=time.perf_counter() - started,
+        steps=trainer.global_step,
+        parents=[parent.hash for parent in node.parents],
+        manifest=node.manifest(),
+        data={str(spec): str(root_of_spec(spec, data.root)) for spec in data.train},
+        initial_weights=getattr(cli.model.network.backbone, "weights_source", "random"),
+        batch_statistics=batch_statistics(cli.model, trainer, data.batch_size),
+        devices={"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
+        behaviour=cli.model.behaviour,
+    )
+    last.unlink(missing_ok=True)
+
+
+def root_of_spec(spec: str | dict[str, Any], root: str | None) -> Path:
+    """The folder that a data set of a recipe was read from."""
+    return root_of(find(spec if isinstance(spec, str) else spec["name"]), root)
+
+
+def batch_statistics(model: nn.Module, trainer: Trainer, batch_size: int) -> str:
+    """How batch norm saw the global batch: what the loss' exactness on several processes depends on."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    live = [norm for norm in norms if norm.training]
+    if not live:
+        return "frozen"
+    passes = trainer.world_size * trainer.accumulate_grad_batches
+    if trainer.world_size > 1 and isinstance(live[0], torch.nn.SyncBatchNorm):
+        passes = trainer.accumulate_grad_batches
+    return f"live over {batch_size // passes} of {batch_size} objects ({len(live)} of {len(norms)} layers)"

@@ -1,0 +1,116 @@
+"""DEXTR's training story: four extreme points, one guidance map, one pass (Maninis et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from datamodules.batch import Batch
+from datamodules.clicks.guidance import Guidance
+from datamodules.clicks.points import Points
+from lightning_modules.metrics import crop_iou
+from lightning_modules.schedules import Constant
+
+BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again
+
+
+class DEXTR(LightningModule):
+    """Deep Extreme Cut: RGB and a map of the extreme points in, the object's mask out.
+
+    Args:
+        network: `forward(input (B, 3 + G, H, W), regions (B, 4)) -> logits (B, 1, H, W)`, with `backbone` parameters and a
+            head. G is the guidance's channels.
+        guidance: encodes the points; None trains on the crop alone ("bounding boxes" in Table 3).
+        loss: `forward(logits, mask, void, counts)`.
+        optimizer: called with parameter groups. The paper's SGD (Sec. 3.4).
+        head_lr_factor: the head learns this much faster; 10 in the authors' code, not in the paper.
+        schedule: of the learning rate; the authors' code keeps it constant, the paper does not say.
+        relax: margin of the region around the points, in pixels of the image (used by region-based networks).
+        image_mean, image_std: the network sees (image - mean) / std of 0..255 values; 0 and 1 in the authors' code.
+        guidance_scale: the maps' range; 255 in the authors' code, the range of the image.
+    """
+
+    behaviour = BEHAVIOUR
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        guidance: Guidance | None,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        head_lr_factor: float = 10.0,
+        schedule: Callable[[float], float] | None = None,
+        relax: int = 50,
+        image_mean: float | list[float] = 0.0,
+        image_std: float | list[float] = 1.0,
+        guidance_scale: float = 255.0,
+    ) -> None:
+        super().__init__()
+        self.network, self.guidance, self.loss = network, guidance, loss
+        self.optimizer, self.head_lr_factor, self.schedule = optimizer, head_lr_factor, schedule or Constant()
+        self.relax, self.guidance_scale = relax, guidance_scale
+        self.register_buffer("image_mean", torch.as_tensor(image_mean).float().view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.as_tensor(image_std).float().view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor, points: Points) -> Tensor:
+        """Crops (B, 3, H, W) of 0..255 and clicks in crop pixels -> logits (B, 1, H, W)."""
+        size = (image.shape[-2], image.shape[-1])
+        channels = [(image.float() - self.image_mean) / self.image_std]  # type: ignore[operator]
+        if self.guidance is not None:
+            channels.append(self.guidance_scale * self.guidance(points.xy, points.valid, size))
+        logits: Tensor = self.network(torch.cat(channels, dim=1), regions(points, self.relax, size))
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One pass; void pixels and class weights are the loss' business."""
+        logits = self(batch.image, batch.clicks)
+        loss: Tensor = self.loss(logits, batch.mask, batch.void, batch.window_counts)
+        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Progress on the crop's grid; tables are made from rows, pasted into the full image."""
+        logits = self(batch.image, batch.clicks)
+        iou = crop_iou(logits > 0, batch.mask, batch.void)
+        self.log("val/iou_crop", iou.mean(), batch_size=len(batch), prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """The head's parameters at `head_lr_factor` times the rate; the schedule is stepped after each update."""
+        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]  # type: ignore[union-attr]
+        known = {id(p) for p in self.network.backbone.parameters()}  # type: ignore[union-attr]
+        head = [p for p in self.network.parameters() if p.requires_grad and id(p) not in known]
+        optimizer = self.optimizer([{"params": backbone}, {"params": head}])
+        optimizer.param_groups[1]["lr"] *= self.head_lr_factor
+        steps = self.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step / steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def start(self, image: Tensor, points: Points) -> Tensor:
+        """Nothing can be computed before the clicks, which enter at the first layer: the state is the image."""
+        return image
+
+    def predict(self, state: Tensor, points: Points, previous_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B, 1, H, W) of all clicks so far."""
+        return self(state, points), state
+
+
+def regions(points: Points, relax: float, size: tuple[int, int]) -> Tensor:
+    """(B, 4) xyxy in crop pixels: the box of each object's clicks, grown by `relax` image pixels, inside the crop.
+
+    An object without clicks has the whole crop.
+    """
+    height, width = size
+    corner = points.xy.new_tensor([width - 1.0, height - 1.0])
+    whole = torch.cat([torch.zeros_like(corner), corner]).expand(len(points.xy), 4)
+    if points.xy.shape[1] == 0:
+        return whole
+    margin = relax * points.to_crop[:, :, :2].to(points.xy).norm(dim=2)  # (B, 2), image pixels as crop pixels
+    valid = points.valid[..., None]
+    low = points.xy.masked_fill(~valid, float("inf")).amin(1) - margin
+    high = points.xy.masked_fill(~valid, -float("inf")).amax(1) + margin
+    inside = torch.cat([low.clamp_min(0).minimum(corner), high.clamp_min(0).minimum(corner)], dim=1)
+    return torch.where(points.valid.any(1, keepdim=True), inside, whole)

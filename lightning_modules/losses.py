@@ -1,0 +1,77 @@
+"""Losses: pure functions of logits, mask and void, and small modules that name their settings in a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from datamodules.objects import class_counts
+
+
+def balanced_bce(
+    logits: Tensor,
+    mask: Tensor,
+    void: Tensor | None = None,
+    *,
+    counts: Tensor | None = None,
+    balanced: bool = True,
+    reduction: Literal["mean", "batch", "sum"] = "batch",
+) -> Tensor:
+    """Cross entropy whose classes weigh as their inverse frequency in the mini-batch (DEXTR, Sec. 3.2).
+
+    L = (N- / N) L+ + (N+ / N) L-, with L+ and L- summed over object and background pixels. As in the authors' code,
+    void pixels leave L+, L- and N but still count in N+ and N-; a batch of one class only has no loss at all.
+
+    Args:
+        logits, mask, void: (B, 1, H, W); the object is mask >= 0.5, void > 0.5 is not labelled. None: no void.
+        counts: (3,) object, background, void pixels that the weights are taken over, when that is more than this batch.
+        balanced: False weighs both classes by 0.5, which keeps the scale that balanced weights have at balance.
+        reduction: sum over pixels divided by all pixels (`mean`), by objects (`batch`) or not at all (`sum`).
+    """
+    logits = logits.float()
+    label = (mask >= 0.5).float()
+    if counts is None:
+        counts = class_counts(mask, torch.zeros_like(label) if void is None else void)
+    positive, negative, unlabelled = counts.to(logits.device, torch.float32)
+    total = (positive + negative - (0 if void is None else unlabelled)).clamp_min(1)
+    pixel_loss = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
+    if balanced:
+        pixel_loss = pixel_loss * torch.where(label > 0, negative / total, positive / total)
+    else:
+        pixel_loss = pixel_loss * 0.5
+    if void is not None:
+        pixel_loss = pixel_loss * (void <= 0.5)
+    divisor = {"mean": logits.numel(), "batch": len(logits), "sum": 1}[reduction]
+    return pixel_loss.sum() / divisor
+
+
+class BalancedBCE(nn.Module):
+    """`balanced_bce` as a recipe names it; the class weights are taken over the global batch of all processes.
+
+    Args:
+        balanced: weigh the classes by inverse frequency (the paper), or equally (its ablation).
+        reduction: `batch` is the authors' sum over pixels, for learning rates around 1e-8; `mean` goes with 0.0025.
+        use_void: leave pixels without label out. The authors' training passes no void: they count as background.
+    """
+
+    def __init__(
+        self, balanced: bool = True, reduction: Literal["mean", "batch"] = "batch", use_void: bool = True
+    ) -> None:
+        super().__init__()
+        self.balanced, self.reduction, self.use_void = balanced, reduction, use_void
+
+    def forward(self, logits: Tensor, mask: Tensor, void: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Loss of this process' batch; `counts` as in `balanced_bce`, for the process' whole optimiser step."""
+        if counts is None:
+            counts = class_counts(mask, void)
+        counts = counts.to(logits.device)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(counts)
+        return balanced_bce(
+            logits, mask, void if self.use_void else None,
+            counts=counts, balanced=self.balanced, reduction=self.reduction,  # type: ignore[arg-type]
+        )  # fmt: skip

@@ -1,0 +1,118 @@
+"""DeepLab as DEXTR uses it: a dilated ResNet, a head that sees context, one logit per pixel."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.networks.backbones import dilated_resnet, initialise
+
+
+class DeepLab(nn.Module):
+    """Backbone and head of DEXTR (Sec. 3.3); logits are brought to the size of the input with aligned corners.
+
+    Shape:
+        input: (B, 3 + G, H, W), RGB and then G guidance channels on the same scale.
+        output: logits (B, 1, H, W).
+
+    Args:
+        backbone: a ResNet of timm; every other argument of `dilated_resnet` may follow by its name.
+        head: makes the head from the channels of the four stages (`PSP`, `ASPP`, with their arguments bound).
+        init: random start of all convolutions, see `dilated_resnet`.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet101",
+        in_channels: int = 4,
+        head: Callable[[Sequence[int]], nn.Module] | None = None,
+        init: Literal["timm", "official"] = "timm",
+        **backbone_options: Any,
+    ) -> None:
+        super().__init__()
+        self.backbone = dilated_resnet(backbone, in_channels, init=init, **backbone_options)
+        self.head = (head or PSP)(self.backbone.channels)
+        initialise(self.head, init)
+
+    def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor:
+        """`regions` are for networks that are shown the whole image; here the crop is the region."""
+        return upsample(self.head(self.backbone(x)).to(x.dtype), x)  # under autocast, too, logits are float32
+
+
+class PSP(nn.Module):
+    """Pyramid scene parsing of DEXTR's code: what a region holds on average, beside each pixel's own features.
+
+    Against PSPNet: the bottleneck is 1x1 instead of 3x3, and there is no dropout and no auxiliary loss.
+
+    Shape:
+        input: maps of the four stages, finest first; the last (B, C, h, w) is used, with `skip` also the first.
+        output: logits (B, 1, h, w), at the resolution of the first stage with `skip`.
+
+    Args:
+        in_channels: of the four stages.
+        channels: of each pooled branch and of the bottleneck.
+        bins: pooled sizes, in the order of concatenation; the features themselves come last.
+        skip: decide at the resolution of the first stage, with its features (not in DEXTR).
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], channels: int = 512, bins: Sequence[int] = (1, 2, 3, 6), skip: bool = False
+    ) -> None:
+        super().__init__()
+        deep = in_channels[-1]
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(size), *conv_bn_relu(deep, channels, 1)) for size in bins
+        )
+        self.bottleneck = conv_bn_relu(deep + len(bins) * channels, channels, 1)
+        self.decoder = SkipDecoder(in_channels[0], channels) if skip else None
+        self.final = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        x = features[-1]
+        if self.training and x.shape[0] < 2:
+            raise ValueError("PSP trains on two objects or more at a time, got one: batch norm sees its 1x1 bin alone")
+        x = self.bottleneck(torch.cat([*(upsample(stage(x), x) for stage in self.stages), x], dim=1))
+        if self.decoder is not None:
+            x = self.decoder(x, features[0])
+        return self.final(x)
+
+
+class ASPP(nn.Module):
+    """Atrous pyramid of DeepLab-v2: four 3x3 classifiers of different reach, summed. Shapes as in `PSP`."""
+
+    def __init__(self, in_channels: Sequence[int], rates: Sequence[int] = (6, 12, 18, 24)) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.Conv2d(in_channels[-1], 1, 3, padding=rate, dilation=rate) for rate in rates)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return torch.stack([stage(features[-1]) for stage in self.stages]).sum(dim=0)
+
+
+class SkipDecoder(nn.Module):
+    """Decoder of DeepLabv3+: context, brought to the resolution of early features and refined beside them.
+
+    Shape:
+        context (B, channels, h, w) and early (B, early_channels, H, W) -> (B, channels, H, W).
+    """
+
+    def __init__(self, early_channels: int, channels: int, skip_channels: int = 48) -> None:
+        super().__init__()
+        self.skip = conv_bn_relu(early_channels, skip_channels, 1)
+        self.refine = nn.Sequential(
+            conv_bn_relu(channels + skip_channels, channels, 3), conv_bn_relu(channels, channels, 3)
+        )
+
+    def forward(self, context: Tensor, early: Tensor) -> Tensor:
+        return self.refine(torch.cat([upsample(context, early), self.skip(early)], dim=1))
+
+
+def conv_bn_relu(in_channels: int, channels: int, size: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, size, padding=size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+def upsample(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear with aligned corners, as everywhere in DEXTR and IOG: first and last pixels stay where they are."""
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)

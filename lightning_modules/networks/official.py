@@ -1,0 +1,87 @@
+"""Official weights: read without running code, renamed by one small table per network, loaded whole or not at all."""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+NameTable = Mapping[str, str | None]  # a pattern of official names -> its replacement, None to leave such entries out
+
+# DEXTR-PyTorch, ResNet-101 + PSP: timm kept the names of the backbone, and layer5 is the head.
+DEXTR_NAMES: NameTable = {r"^layer5\.": "head.", r"^(?=(conv1|bn1|layer[1-4])\.)": "backbone."}
+
+LISTED = 8  # names shown per kind of mismatch; the count says how many there are
+
+
+def load_official(network: nn.Module, path: str | Path, table: NameTable = DEXTR_NAMES) -> None:
+    """Fill `network` with official weights; a file of another network is refused and changes nothing.
+
+    Names and shapes are all a file can be checked by. Stride place, dilation, ceil_mode and channel order carry no
+    weights: build the network as the official recipe says (DEXTR: output stride 8, stride_on conv1, RGB then points).
+    """
+    path = Path(path)
+    official = read_weights(path)
+    renamed = {ours: weight for name, weight in official.items() if (ours := rename(name, table)) is not None}
+    load_exactly(network, renamed, source=path.name)
+    getattr(network, "backbone", network).weights_source = f"official {path.name}"
+
+
+def rename(name: str, table: NameTable) -> str | None:
+    """Our name of an official one by the first pattern that is found in it; a name without pattern stays as it is."""
+    for pattern, ours in table.items():
+        if re.search(pattern, name):
+            return None if ours is None else re.sub(pattern, ours, name, count=1)
+    return name
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """State dict of a .pth or .safetensors file, also a nested or a DataParallel one; nothing in it is executed."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}; give the path of a .pth or .safetensors file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} cannot be read as plain weights ({reason}); save a state dict of tensors") from error
+    for nest in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(nest), Mapping):
+            state = state[nest]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(w, Tensor) for w in state.values()):
+        raise ValueError(f"{path} holds no state dict: expected names with tensors, got {type(state).__name__}")
+    if all(name.startswith("module.") for name in state):  # saved from within DataParallel
+        state = {name.removeprefix("module."): weight for name, weight in state.items()}
+    return dict(state)
+
+
+def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load every tensor of `network` from `weights`, or raise with what is missing, left over and of another shape.
+
+    Only batch counters (num_batches_tracked) may be absent: files older than PyTorch 0.4.1 have none.
+    """
+    own = network.state_dict()
+    counters = {name: own[name] for name in own.keys() - weights.keys() if name.endswith("num_batches_tracked")}
+    weights = {**weights, **counters}
+    problems = {
+        "missing": [name for name in own if name not in weights],
+        "unexpected": [name for name in weights if name not in own],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in weights and weights[name].shape != own[name].shape
+        ],
+    }
+    if any(problems.values()):
+        lists = "\n".join(_listed(kind, names) for kind, names in problems.items() if names)
+        raise ValueError(f"{source} holds other weights than this {type(network).__name__}; nothing loaded:\n{lists}")
+    network.load_state_dict(weights)
+
+
+def _listed(kind: str, names: list[str]) -> str:
+    rest = len(names) - LISTED
+    return f"  {len(names)} {kind}: {', '.join(names[:LISTED])}" + (f", and {rest} more" if rest > 0 else "")

@@ -1,0 +1,42 @@
+"""Learning-rate schedules as functions of progress: `schedule(done)` with done in [0, 1] gives a factor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[float], float]
+
+
+class Constant:
+    """The rate as it is: DEXTR's released code."""
+
+    def __call__(self, done: float) -> float:
+        """1."""
+        return 1.0
+
+
+class Poly:
+    """(1 - done) ** power, the DeepLab policy, after a linear warm-up over the first `warmup` of the steps."""
+
+    def __init__(self, power: float = 0.9, warmup: float = 0.0) -> None:
+        self.power, self.warmup = power, warmup
+
+    def __call__(self, done: float) -> float:
+        """Factor at this progress."""
+        if done < self.warmup:
+            return max(done, 1e-3) / self.warmup
+        return float((1 - (done - self.warmup) / (1 - self.warmup)) ** self.power) if done < 1 else 0.0
+
+
+class Cosine:
+    """Half a cosine from 1 to 0 after a linear warm-up over the first `warmup` of the steps."""
+
+    def __init__(self, warmup: float = 0.0) -> None:
+        self.warmup = warmup
+
+    def __call__(self, done: float) -> float:
+        """Factor at this progress."""
+        if done < self.warmup:
+            return max(done, 1e-3) / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - self.warmup) / (1 - self.warmup))))

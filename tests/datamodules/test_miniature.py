@@ -1,0 +1,282 @@
+"""The drawn data sets: fixed by their seed, read by the official readers, and worth more than a box."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from datamodules import miniature
+from datamodules.benchmarks import grabcut_boxes
+from datamodules.catalog import open_index
+from datamodules.drawn.coco_files import COCO_IDS, image_id
+from datamodules.drawn.scenes import Scene, contour_of
+from datamodules.images import read_image
+from datamodules.index import MaskKind, ObjectIndex
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature.draw(tmp_path_factory.mktemp("miniature") / "data")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHE_ROOT", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only davis345 and the cars are drawn: enough to see when and how drawing happens."""
+    monkeypatch.setattr(miniature, "LAYOUTS", (miniature.draw_pairs,))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def masks_of(index: ObjectIndex) -> list[tuple[str, NDArray[np.uint8]]]:
+    return [(index.native_id[i], index.read_mask(i).mask) for i in range(len(index))]
+
+
+def box_iou(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    filled = []
+    for mask in (first, second):
+        x, y, w, h = cv2.boundingRect(mask)
+        filled.append(np.zeros(mask.shape, bool))
+        filled[-1][y : y + h, x : x + w] = True
+    return float((filled[0] & filled[1]).sum() / (filled[0] | filled[1]).sum())
+
+
+pascal_scene, coco_scene = lru_cache(1000)(miniature.pascal_scene), lru_cache(1000)(miniature.coco_scene)
+
+
+def pascal_scenes(images: range | list[int]) -> dict[str, Scene]:
+    return dict(pascal_scene(0, i) for i in images)
+
+
+# ---------------------------------------------------------------------------------------------------- drawing
+
+
+def test_seed_fixes_every_byte_whatever_is_drawn_before(root: Path, tmp_path: Path):
+    everything = contents(root)
+    miniature.draw_berkeley(tmp_path, 0)
+    miniature.draw_grabcut(tmp_path, 0)
+    miniature.draw_videos(tmp_path, 0)
+    miniature.draw_sbd(tmp_path, 0)
+    again = contents(tmp_path)
+    assert len(again) > 400
+    assert all(everything[name] == content for name, content in again.items())
+
+
+def test_another_seed_draws_other_pictures():
+    assert not np.array_equal(miniature.scene(0, "x").image[:50, :50], miniature.scene(1, "x").image[:50, :50])
+
+
+def test_a_second_call_draws_nothing(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(miniature, "LAYOUTS", (lambda *_: pytest.fail("drew again"),))
+    started = time.perf_counter()
+    assert miniature.draw(root) == root
+    assert time.perf_counter() - started < 0.1
+
+
+@pytest.mark.usefixtures("one_layout")
+def test_a_killed_drawing_leaves_no_folder_and_is_redone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def killed(building: Path, seed: int) -> None:
+        (building / "VOCdevkit").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(miniature, "LAYOUTS", (killed,))
+        with pytest.raises(KeyboardInterrupt):
+            miniature.draw(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    assert sorted(path.name for path in miniature.draw(tmp_path / "data").iterdir()) == [
+        "davis345", "kitti_cars", "miniature.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("one_layout")
+def test_an_older_drawing_is_replaced_but_other_files_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = miniature.draw(tmp_path / "data")
+    before = contents(data)
+    monkeypatch.setattr(miniature, "VERSION", miniature.VERSION + 1)
+    after = contents(miniature.draw(data))
+    assert after.keys() == before.keys()
+    assert after["miniature.json"] != before["miniature.json"]
+    (data / "my_own_photos").mkdir()
+    with pytest.raises(FileExistsError, match="my_own_photos"):
+        miniature.draw(data, seed=3)
+    assert contents(data) == after
+
+
+# ---------------------------------------------------------------------------------------------------- PASCAL and SBD
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_voc_holds_the_drawn_objects_less_their_void_contour(root: Path, split: str):
+    index = open_index(f"pascal/{split}", root)
+    scenes = pascal_scenes(miniature.VOC_IMAGES[split])
+    assert index.num_images == len(scenes)
+    assert len(index) == sum(len(scene.objects) for scene in scenes.values())
+    for i in range(len(index)):
+        name, label = index.native_id[i].split("/")
+        scene, (mask, void) = scenes[name], index.read_mask(i)
+        contour = contour_of(scene.labels)
+        assert np.array_equal(mask, (scene.labels == int(label)) & ~contour)
+        assert void is not None
+        assert np.array_equal(void, contour)
+        drawn_category = miniature.PASCAL[scene.categories[int(label) - 1]]
+        assert int(index.category[i]) == drawn_category - 1
+
+
+def test_voc_uses_the_official_palette(root: Path):
+    path = next((root / "VOCdevkit/VOC2012/SegmentationClass").glob("*.png"))
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        palette = image.getpalette() or []
+    assert palette[3 * 1 : 3 * 1 + 3] == [128, 0, 0]  # aeroplane
+    assert palette[3 * 15 : 3 * 15 + 3] == [192, 128, 128]  # person
+    assert palette[3 * 255 : 3 * 255 + 3] == [224, 224, 192]  # void
+
+
+def test_sbd_holds_the_drawn_objects_without_void(root: Path):
+    scenes, objects = pascal_scenes(miniature.SBD_IMAGES), 0
+    for split in ("train", "val"):
+        index = open_index(f"sbd/{split}", root)
+        for i in range(len(index)):
+            name, label = index.native_id[i].split("/")
+            mask, void = index.read_mask(i)
+            assert np.array_equal(mask, scenes[name].labels == int(label))
+            assert void is None
+        objects += len(index)
+    assert objects == sum(len(scene.objects) for scene in scenes.values())
+
+
+def test_pascal_with_sbd_is_two_to_four_times_pascal_and_never_sees_val(root: Path):
+    train, val, union = (open_index(name, root) for name in ("pascal/train", "pascal/val", "pascal_sbd/train"))
+    assert 2 * len(train) <= len(union) <= 4 * len(train)
+    names = [Path(path).stem for path in union.image_paths]
+    assert len(set(names)) == len(names)
+    assert not set(names) & {Path(path).stem for path in val.image_paths}
+    in_both = {f"2008_{i:06d}" for i in miniature.VOC_IMAGES["val"]} & set(pascal_scenes(miniature.SBD_IMAGES))
+    assert in_both  # so the rule had something to remove
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_at_least_half_of_the_objects_share_their_box_with_another(root: Path, split: str):
+    index = open_index(f"pascal/{split}", root)
+    masks = [index.read_mask(i).mask for i in range(len(index))]
+    shares = [
+        any(box_iou(masks[i], masks[j]) > 0.8 for j in np.flatnonzero(index.image == index.image[i]) if i != j)
+        for i in range(len(index))
+    ]
+    assert np.mean(shares) >= 0.5
+
+
+def test_objects_have_parts_and_holes(root: Path):
+    masks = [mask for _, mask in masks_of(open_index("pascal/train", root))]
+    parts = [cv2.connectedComponents(mask)[0] - 1 for mask in masks]
+    assert np.mean(np.array(parts) > 1) > 0.1
+    holes = [cv2.connectedComponents(1 - np.pad(mask, 1), connectivity=4)[0] > 2 for mask in masks]
+    assert np.mean(holes) > 0.03
+
+
+# ---------------------------------------------------------------------------------------------------- COCO and LVIS
+
+
+@pytest.mark.parametrize("split", list(miniature.COCO_IMAGES))
+def test_coco_holds_exactly_the_drawn_objects_and_leaves_crowds_out(root: Path, split: str):
+    images = miniature.COCO_IMAGES[split]
+    scenes = {i: coco_scene(0, i) for i in images}
+    index = open_index(f"coco{split[-4:]}/{split[:-4]}", root)
+    assert len(index) == sum(len(scene.objects) for scene in scenes.values())
+    for native_id, mask in masks_of(index):
+        i, label = divmod(int(native_id) - 1, 1000)
+        assert np.array_equal(mask, scenes[i].labels == label)
+    crowds = sum(scene.crowd > 0 for scene in scenes.values())
+    assert crowds
+    assert index.left_out == (f"{crowds} crowd annotations",)
+    assert set(index.mask_kind) == {MaskKind.POLYGONS, MaskKind.RLE}
+    assert any(not scene.categories for scene in scenes.values())
+    assert index.num_images == len(scenes)
+
+
+def test_coco_file_has_sparse_ids_every_kind_of_mask_and_the_images_of_both_years(root: Path):
+    tables = json.loads((root / "coco/annotations/instances_train2014.json").read_text())
+    numbers = [category["id"] for category in tables["categories"]]
+    assert max(numbers) > len(numbers) + 50
+    assert {"zebra", "banana"} < {category["name"] for category in tables["categories"]}
+    masks = [annotation["segmentation"] for annotation in tables["annotations"] if not annotation["iscrowd"]]
+    assert {type(mask["counts"]) for mask in masks if isinstance(mask, dict)} == {str, list}
+    assert max(len(mask) for mask in masks if isinstance(mask, list)) > 1
+    shared = image_id(0)
+    old = root / f"coco/train2014/COCO_train2014_{shared:012d}.jpg"
+    assert old.read_bytes() == (root / f"coco/train2017/{shared:012d}.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_lvis_holds_drawn_objects_and_finds_their_images_in_cocos_folders(root: Path, split: str):
+    index = open_index(f"lvis/{split}", root)
+    scenes = {f"{image_id(i):012d}": coco_scene(0, i) for i in range(165)}
+    for i in range(len(index)):
+        scene, mask = scenes[index.image_path(i).stem], index.read_mask(i).mask
+        assert any(np.array_equal(mask, scene.labels == label) for label in scene.objects)
+    folders = {Path(path).parent.name for path in index.image_paths}
+    assert folders == ({"train2017"} if split == "train" else {"train2017", "val2017"})
+    tables = json.loads((root / f"lvis/lvis_v1_{split}.json").read_text())
+    assert {category["frequency"] for category in tables["categories"]} == set("rcf")
+    assert any(image["neg_category_ids"] for image in tables["images"])
+    assert any(image["not_exhaustive_category_ids"] for image in tables["images"])
+
+
+def test_mval_has_as_many_objects_of_every_category(root: Path):
+    index = open_index("coco_mval800", root)
+    assert np.bincount(index.category).tolist() == [4] * len(COCO_IDS)
+    assert index.num_images == len(index)
+
+
+# ---------------------------------------------------------------------------------------------------- benchmarks
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "objects"), [("grabcut", 40, 40), ("berkeley", 38, 40), ("davis345", 40, 40)]
+)
+def test_benchmarks_are_read(root: Path, name: str, images: int, objects: int):
+    index = open_index(name, root)
+    assert (index.num_images, len(index)) == (images, objects)
+    for i in range(len(index)):
+        size = read_image(index.image_path(i)).shape[:2]
+        mask, void = index.read_mask(i)
+        assert mask.shape == size
+        assert mask.any()
+        assert (void is not None and void.any()) == (name == "grabcut")
+
+
+def test_grabcut_mixes_formats_and_gives_generous_boxes(root: Path):
+    index = open_index("grabcut", root)
+    assert {Path(path).suffix for path in index.image_paths} == {".jpg", ".JPG", ".bmp"}
+    boxes = grabcut_boxes(root / "GrabCut")
+    for i in range(len(index)):
+        given, own = boxes[index.native_id[i]], index.box[i]
+        assert (given[0] <= own[0], given[1] <= own[1], given[2] >= own[2], given[3] >= own[3]) == (True,) * 4
+
+
+def test_cars_and_videos_stand_in(root: Path):
+    assert len(open_index(f"folder:{root / 'kitti_cars'}")) == 40
+    davis = root / "DAVIS"
+    for split, sequences in miniature.VIDEOS.items():
+        lines = (davis / "ImageSets/480p" / f"{split}.txt").read_text().splitlines()
+        assert len(lines) == len(sequences) * miniature.VIDEO_FRAMES
+        for line in lines:
+            image, annotation = (davis / path.lstrip("/") for path in line.split())
+            mask = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
+            assert mask.shape == read_image(image).shape[:2]
+            assert set(np.unique(mask)) == {0, 255}

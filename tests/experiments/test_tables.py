@@ -1,0 +1,187 @@
+"""The table files say what the papers print, and complain about anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from experiments.table_files import FOLDER, METRICS, Pair, RunSpec, TestSet, load_table, read_table, tables
+from experiments.table_list import print_tables, table_state
+
+NUMBERS = [
+    *(f"dextr-{name}" for name in (1, 2, 3, 4, 5, 6, 7, 8, 9, "fig4", "fig5", "fig6")),
+    *(f"iog-{name}" for name in (1, 2, 3, 4, 5, 6, 7, 8, "fig6-left", "fig6-right")),
+    *(f"fairs-{name}" for name in (1, 2, 3, 4, 5, 6, 7, "fig3d", "sfg-in-dextr", "refine", "3points")),
+    *(f"itis-{name}" for name in ("1-left", "1-right", 2, "fig3a", "fig3b", "fig4", "fig5", "fig6")),
+    *(f"exits-{name}" for name in (1, 2, 3, 4, 5, 6)),
+    "click-peers",
+]
+
+PRINTED = [
+    ("dextr-3", "Bounding boxes -> Extreme points", "value", 12.9),
+    ("dextr-3", "Fixed points -> Distance map", "value", -1.3),
+    ("dextr-4", "+ SBD data (ours)", "value", 91.5),
+    ("dextr-5", "DEXTR, manual points", "value", 80.1),
+    ("dextr-7", "COCO -> PASCAL", "value", 87.8),
+    ("dextr-9", "GraphCut", "clicks_PASCAL_85", ">20"),
+    ("iog-1", "IOG-ResNet101, 4 clicks", "grabcut_iou_4", 96.9),
+    ("iog-2", "COCO -> COCO MVal", "ours", 85.2),
+    ("iog-7", "Manual inside points", "r30", 92.3),
+    ("iog-fig6-left", "late + iter +", "clicks_4", 94.4),
+    ("fairs-1", "+ SFG", "PASCAL+SBD", 92.22),
+    ("fairs-4", "DEXTR", "Berkeley_90", "4+"),
+    ("fairs-refine", "gain", "value", 6.1),
+    ("itis-1-left", "ITIS", "grabcut", 5.6),
+    ("itis-1-right", "Graph cut", "grabcut", ">20"),
+    ("itis-2", "ITIS-VOS", "click_10", 82.8),
+    ("itis-fig5", "Gaussian + iterative + mask", "value", 3.7),
+    ("itis-fig4", "cluster sampling", "value", None),
+    ("exits-1", "EXITS, ResNet-50", "ret_val", 96.3),
+    ("exits-4", "EXITS", "miou_separated_coco", 66.6),
+    ("exits-6", "without point dropout", "ap75", 40.4),
+    ("click-peers", "RITM HRNet18 IT-M, COCO+LVIS", "grabcut_noc90", 1.54),
+]
+
+
+def test_numbers_are_the_fixed_ones():
+    assert [(table.number, table.id) for table in tables()] == list(enumerate(NUMBERS, start=1))
+
+
+@pytest.mark.parametrize(("table", "row", "column", "value"), PRINTED)
+def test_published_values_are_those_of_the_papers(table, row, column, value):
+    assert load_table(table).row(row).published[column] == value
+
+
+def test_a_number_and_an_id_call_the_same_table():
+    assert load_table("4") is load_table("dextr-4")
+
+
+def test_an_unknown_table_names_the_nearest():
+    with pytest.raises(ValueError, match=r"no table 'dexter-4'; nearest: dextr-4"):
+        load_table("dexter-4")
+    with pytest.raises(ValueError, match="numbers go from 1 to 48"):
+        load_table("49")
+
+
+def test_every_file_opens_with_its_command():
+    for table in tables():
+        head = (FOLDER / f"{table.id}.yaml").read_text().split("number:")[0]
+        assert all(line.startswith("# ") for line in head.splitlines())
+        assert f"make reproduce-table-{table.number} " in head
+        assert f"make reproduce-table-{table.id}\n" in head
+
+
+def test_every_row_says_where_its_values_were_found():
+    assert all(row.source for table in tables() for row in table.rows)
+
+
+def test_values_from_memory_are_known_as_such():
+    grabcut = load_table("dextr-6")
+    assert grabcut.row("GrabCut").unverified
+    assert not grabcut.row("Ours").unverified
+    assert load_table("click-peers").row("SimpleClick ViT-B, COCO+LVIS").unverified
+
+
+def test_building_performance_is_a_chain_in_which_each_row_changes_one_thing():
+    runs = [row.cells["value"] for row in load_table("dextr-4").rows]
+    assert [dict(run.differs) for run in runs] == [
+        {"model.guidance": None, "model.network.head": "ASPP"}, {"model.guidance": None}, {}, {},
+    ]  # fmt: skip
+    assert [run.train for run in runs] == [("pascal/train",)] * 3 + [("pascal_sbd/train",)]
+    assert {(run.recipe, run.reading, run.test, run.metric) for run in runs} == {
+        ("dextr", "code", TestSet("pascal/val"), "mean_iou")
+    }
+
+
+def test_component_pairs_share_the_standard_model_with_the_chain():
+    pairs = {row.label: row.cells["value"] for row in load_table("dextr-3").rows}
+    chain = load_table("dextr-4")
+    assert all(isinstance(pair, Pair) for pair in pairs.values())
+    assert pairs["Bounding boxes -> Extreme points"].second == chain.row("+ Extreme points").cells["value"]
+    assert pairs["Bounding boxes -> Extreme points"].first == chain.row("+ PSP").cells["value"]
+    assert pairs["ASPP -> PSP"].first == chain.row("DeepLab-v2 on boxes").cells["value"]
+    assert pairs["Fixed points -> Distance map"].second.differs == {"model.guidance": "DistanceMap"}
+
+
+def test_generalisation_starts_from_imagenet_and_splits_the_categories():
+    runs = [row.cells["value"] for row in load_table("dextr-7").rows]
+    assert {run.differs["model.network.pretrained"] for run in runs} == {"imagenet"}
+    assert [run.test.categories for run in runs] == ["not_pascal", "pascal", "all", "all", "all", "all"]
+    assert [run.differs.get("trainer.max_epochs") for run in runs] == [None, None, None, 10, 10, None]
+
+
+def test_grabcut_errors_are_scored_as_errors():
+    run = load_table("dextr-6").row("Ours").cells["value"]
+    assert isinstance(run, RunSpec)
+    assert (run.test.name, run.protocol, run.metric, run.scale) == (
+        "grabcut",
+        "grabcut_error",
+        *METRICS["grabcut_error"],
+    )
+
+
+def test_nothing_but_own_rows_is_to_be_measured():
+    assert {column.name for _, column in load_table("iog-2").to_measure} == {"ours"}
+    assert all(row.own for table in tables() for row, _ in table.to_measure)
+
+
+def changed(tmp_path: Path, change) -> Path:
+    tree = yaml.safe_load((FOLDER / "dextr-4.yaml").read_text())
+    change(tree)
+    path = tmp_path / "dextr-4.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda t: t.update(colums={}), r"no key 'colums'; nearest: columns"),
+        (
+            lambda t: t["rows"][0].update(publishd={}),
+            r"row 'DeepLab-v2 on boxes': no key 'publishd'; nearest: published",
+        ),
+        (lambda t: t["rows"][0]["run"].update(diffres={}), r"no key 'diffres'; nearest: differs"),
+        (lambda t: t["rows"][0]["run"].update(protocol="object_iuo"), r"no protocol 'object_iuo'; nearest: object_iou"),
+        (lambda t: t["rows"][0]["published"].update(valeu=1), r"no column 'valeu'; nearest: value"),
+        (lambda t: t["rows"][0].update(published={}), r"published lacks column 'value'"),
+        (lambda t: t["rows"][1].update(label="DeepLab-v2 on boxes"), r"two rows are called 'DeepLab-v2 on boxes'"),
+        (lambda t: t.pop("title"), r"title missing"),
+        (lambda t: t.update(reading="both"), r"reading is 'both'; expected paper or code"),
+    ],
+)
+def test_a_mistake_in_a_table_file_is_named(tmp_path, change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        read_table(changed(tmp_path, change))
+
+
+def test_two_tables_cannot_have_one_number(tmp_path):
+    changed(tmp_path, lambda tree: None)
+    (tmp_path / "dextr-5.yaml").write_text((FOLDER / "dextr-5.yaml").read_text().replace("number: 5", "number: 4"))
+    with pytest.raises(ValueError, match="number 4 is given to dextr-4 and to dextr-5"):
+        tables(tmp_path)
+
+
+def test_the_list_says_how_far_a_table_is(tmp_path):
+    assert table_state(load_table("dextr-4"), tmp_path) == "ready"
+    assert table_state(load_table("exits-1"), tmp_path) == "published values only"
+    (tmp_path / "miniature").mkdir()
+    (tmp_path / "miniature/dextr-4.json").write_text(
+        '{"cells": [{"state": "reduced profile"}, {"state": "not run"}, {"state": "quoted"}]}'
+    )
+    assert table_state(load_table("dextr-4"), tmp_path) == "miniature: 1/2 measured"
+
+
+@pytest.mark.parametrize("width", [80, 130, 200])
+def test_the_list_shows_every_table_on_one_line(width):
+    console = Console(record=True, width=width, force_terminal=True)
+    print_tables(lambda table: "ready", console)
+    lines = console.export_text().splitlines()
+    for table in tables():
+        (line,) = [line for line in lines if f" {table.id} " in line]
+        assert f" {table.number} " in line
+        assert table.title[:15] in line
+        assert "ready" in line
