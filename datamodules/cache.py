@@ -58,7 +58,9 @@ def _built(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], wh
     print(f"listing the objects of {what} (once) ...", file=sys.stderr, flush=True)
     started = time.perf_counter()
     index, sources = build()
-    replace(index, content=index.content or content_hash(sources)).save(folder, sources=[str(path) for path in sources])
+    index = replace(index, content=index.content or content_hash(sources))
+    with _writing():
+        index.save(folder, sources=[str(path) for path in sources])
     counts = f"{len(index):,} objects on {index.num_images:,} images"
     print(f"  {counts}, {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
 
@@ -77,9 +79,23 @@ def content_hash(sources: Iterable[Path]) -> str:
 
 
 @contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the list of objects cannot be kept in {cache_folder().absolute()} ({error.strerror}); make room there, "
+            "or set CACHE_ROOT to a folder that can be written",
+        ) from None
+
+
+@contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One process per folder, where the file system has locks; what killed builds left is then cleared away."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _writing():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (folder.parent / f".{folder.name}.lock").touch()
     with (folder.parent / f".{folder.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

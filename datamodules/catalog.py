@@ -50,7 +50,7 @@ _SPECIFICATIONS: dict[str, Callable[[str], DataSet]] = {}
 
 
 def register(*data_sets: DataSet) -> None:
-    """Called at the end of each data set's file."""
+    """Add data sets to the catalog. Called at the end, and at the left margin, of each data set's file."""
     for data_set in data_sets:
         _CATALOG[data_set.name] = data_set
 

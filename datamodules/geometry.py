@@ -46,7 +46,7 @@ def warp(array: NDArray, matrix: NDArray, size: tuple[int, int], interpolation: 
 
 def scale_and_rotate(size: tuple[int, int], angle: float, scale: float) -> NDArray[np.float64]:
     """Rotation by `angle` degrees and scaling about (W / 2, H / 2), as DEXTR's code has it (not (W - 1) / 2)."""
-    return cv2.getRotationMatrix2D((size[1] / 2, size[0] / 2), angle, scale)
+    return np.asarray(cv2.getRotationMatrix2D((size[1] / 2, size[0] / 2), angle, scale), np.float64)
 
 
 def flip_matrix(width: int) -> NDArray[np.float64]:

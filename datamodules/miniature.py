@@ -56,13 +56,9 @@ def draw(root: Path, seed: int = 0) -> Path:
     with _alone(root):
         if _drawn(root).items() >= wanted.items():  # by another process, while this one waited
             return root
-        foreign = (
-            {path.name for path in root.iterdir()} - set(_drawn(root).get("holds", ())) if root.exists() else set()
-        )
-        if foreign:
-            raise FileExistsError(
-                f"{root} holds {min(foreign)}; expected a new folder, or one with drawn data sets only"
-            )
+        found = {path.name for path in root.iterdir()} if root.exists() else set()
+        if foreign := found - set(_drawn(root).get("holds", ())):
+            raise FileExistsError(f"{root} holds {min(foreign)}; expected a new folder or one of drawn data sets only")
         building = root.with_name(f".{root.name}.drawing")
         shutil.rmtree(building, ignore_errors=True)
         for draw_layout in LAYOUTS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -56,9 +55,10 @@ class ObjectData(LightningDataModule):
         sampler = TrainingSampler(
             len(objects), self.batch_size, micro_batch, rank, processes, self.seed, consumed=self._consumed
         )
-        loader = _StepLoader if accumulated > 1 else DataLoader
-        passes = {"passes": accumulated} if accumulated > 1 else {}
-        return loader(objects, micro_batch, sampler=sampler, **passes, **loader_options(self.workers))
+        options = {"sampler": sampler, **loader_options(self.workers)}
+        if accumulated > 1:
+            return _StepLoader(objects, micro_batch, passes=accumulated, **options)
+        return DataLoader(objects, micro_batch, **options)
 
     def val_dataloader(self) -> DataLoader | list:
         """Lightning's hook; nothing is validated without `val`."""
@@ -75,7 +75,8 @@ class ObjectData(LightningDataModule):
         loop = self.trainer.fit_loop  # type: ignore[union-attr]
         ready = loop.epoch_loop.batch_progress.current.ready
         per_epoch = int(loop.max_batches) if loop._data_source.is_defined() and loop.max_batches != float("inf") else 0
-        return {"consumed": loop.epoch_progress.current.processed * per_epoch + ready % max(per_epoch, 1)}
+        epochs = loop.epoch_progress.current.processed  # type: ignore[union-attr]
+        return {"consumed": epochs * per_epoch + ready % max(per_epoch, 1)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue where the checkpoint was written."""
@@ -92,7 +93,7 @@ class _StepLoader(DataLoader):
         super().__init__(*args, **kwargs)
         self._passes = passes
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         group: list[Batch] = []
         for batch in super().__iter__():
             group.append(batch)
@@ -134,5 +135,3 @@ def loader_options(workers: int) -> dict[str, Any]:
 def _single_thread(worker: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-

@@ -59,8 +59,8 @@ class TrainingSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = epoch_order(self.size, self.seed, self.epoch)
-        mine = order[: self.size // self.batch_size * self.batch_size].reshape(-1, self.processes, self.micro_batch)
-        mine = mine[:, self.rank].reshape(-1)
+        full = order[: self.size // self.batch_size * self.batch_size]
+        mine = full.reshape(-1, self.processes, self.micro_batch)[:, self.rank].ravel()
         skip = max(0, self.consumed - self.epoch * self.passes) * self.micro_batch
         return ((self.epoch, int(i)) for i in mine[min(skip, len(mine)) :])
 
@@ -69,11 +69,9 @@ class EvaluationSampler(Sampler[int]):
     """Whole batches in order, dealt out to the processes: batches hold the same objects on any number of them."""
 
     def __init__(self, size: int, batch_size: int, rank: int = 0, processes: int = 1) -> None:
-        self.positions = [
-            i
-            for start in range(rank * batch_size, size, processes * batch_size)
-            for i in range(start, min(start + batch_size, size))
-        ]
+        first = range(rank * batch_size, size, processes * batch_size) or range(1)  # Lightning allows no idle process:
+        # one without a batch repeats the first, whose rows are then counted once
+        self.positions = [i for start in first for i in range(start, min(start + batch_size, size))]
 
     def __len__(self) -> int:
         return len(self.positions)

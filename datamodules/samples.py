@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +54,8 @@ class SampleRecipe:
         interpolation: of images; masks are nearest.
         flip, rotation, scale: probability; degrees either way; range of the factor. All drawn per object and epoch.
         train_points, test_points: see PointRule.
-        transforms: albumentations transforms (class_path and init_args) on crop, mask and points, after the geometry.
+        transforms: albumentations transforms (class_path and init_args) on the crop and its masks, after the geometry.
+            They may move pixels by an affine map at most; points are simulated on the mask as they leave it.
         extras: optional fields of the Batch that a method asks for: `others`, `clean_image`.
     """
 
@@ -140,6 +142,8 @@ def augmented_views(
     to_crop = geometry.compose(geometry.box_to_grid(crop_box, size), matrix)
     if recipe.geometry == "chain":
         image, mask, void = (geometry.crop(array, crop_box) for array in (image, mask, void))
+        if not warped.any() and recipe.view == "crop":  # the published crop of an object that left the frame is black
+            image, void = np.zeros_like(image), np.zeros_like(void)
         image = geometry.resize(image, size, recipe.interpolation)
         mask, void = (geometry.resize(array, size, "nearest") for array in (mask, void))
     else:
@@ -176,6 +180,9 @@ class ObjectSamples(Dataset):
             views = augmented_views(image, mask, void, self.recipe, draw)
         else:
             views = evaluation_views(image, mask, void, self.recipe)
+        others = self._others(i, views, full) if "others" in self.recipe.extras else None
+        if self._transforms is not None:
+            views, others = _transformed(self._transforms, seed_of(self.seed, epoch, object_id, 1), views, others)
         points, kinds = self._points(views.mask, draw)
         sample = Sample(
             image=views.image,
@@ -188,15 +195,12 @@ class ObjectSamples(Dataset):
             box=views.box,
             image_size=full,
             object_id=object_id,
+            others=others,
         )
-        if "others" in self.recipe.extras:
-            sample.others = self._others(i, views, full)
         if "clean_image" in self.recipe.extras:
             box = view_box(tight_box(mask), full, self.recipe)
             grid = geometry.box_to_grid(box, (self.recipe.size, self.recipe.size))
             sample.clean_image = geometry.warp(image, grid, (self.recipe.size,) * 2, self.recipe.interpolation)
-        if self._transforms is not None:
-            self._photometry(sample, seed_of(self.seed, epoch, object_id, 1))
         if not self.train:
             sample.full_mask = FullMask(_encode(mask), _encode(void) if void.any() else None)
         return sample
@@ -215,17 +219,43 @@ class ObjectSamples(Dataset):
             labels[self.index.read_mask(other).mask > 0] = min(label, 255)
         return geometry.warp(labels, views.to_crop, (self.recipe.size,) * 2, "nearest")
 
-    def _photometry(self, sample: Sample, seed: int) -> None:
-        self._transforms.set_random_seed(seed)  # type: ignore[union-attr]
-        image = sample.image if sample.image.dtype == np.uint8 else np.clip(sample.image, 0, 255).astype(np.uint8)
-        out = self._transforms(  # type: ignore[misc]
-            image=image, masks=[sample.mask, sample.void], keypoints=sample.points, kinds=sample.point_kinds
-        )
-        sample.image, (sample.mask, sample.void) = out["image"], out["masks"]
-        sample.points = np.asarray(out["keypoints"], np.float32).reshape(-1, 2)
+
+def _transformed(
+    transforms: Any, seed: int, views: _Views, others: NDArray[np.uint8] | None
+) -> tuple[_Views, NDArray[np.uint8] | None]:
+    """The crop after the albumentations transforms; four marks that move along say what became of `to_crop`."""
+    height, width = views.mask.shape
+    marks = np.array([[x, y] for x in (0, width - 1) for y in (0, height - 1)], np.float32)
+    image = views.image if views.image.dtype == np.uint8 else np.clip(np.rint(views.image), 0, 255).astype(np.uint8)
+    masks = [views.mask, views.void] if others is None else [views.mask, views.void, others]
+    transforms.set_random_seed(seed)
+    out = transforms(image=image, masks=masks, keypoints=marks)
+    moved = np.asarray(out["keypoints"], np.float64).reshape(-1, 2)
+    if out["image"].shape[:2] != (height, width):
+        made = " x ".join(str(side) for side in out["image"].shape[:2])
+        raise ValueError(f"sample.transforms must keep the crop at {height} x {width} pixels, they made it {made}")
+    to_crop = views.to_crop
+    if not np.array_equal(moved, marks):
+        to_crop = geometry.compose(_affine_through(marks, moved), to_crop)
+    mask, void, *rest = out["masks"]
+    return replace(views, image=out["image"], mask=mask, void=void, to_crop=to_crop), rest[0] if rest else None
+
+
+def _affine_through(source: NDArray, target: NDArray) -> NDArray[np.float64]:
+    """The matrix that maps these points (N, 2) to those; raises ValueError where none comes within a pixel."""
+    if len(source) == len(target):
+        columns = np.concatenate([source, np.ones((len(source), 1))], axis=1).astype(np.float64)
+        matrix: NDArray[np.float64] = np.linalg.lstsq(columns, target, rcond=None)[0].T
+        if np.abs(geometry.apply(matrix, source) - target).max() < 1:
+            return matrix
+    raise ValueError(
+        "sample.transforms bend the crop, which no affine to_crop can follow; use flips, shifts, scalings, rotations "
+        "and transforms of colour"
+    )
 
 
 def _compose(transforms: Sequence[dict[str, Any]]) -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
     import albumentations
 
     def build(spec: dict[str, Any]) -> Any:
@@ -235,7 +265,10 @@ def _compose(transforms: Sequence[dict[str, Any]]) -> Any:
         return getattr(albumentations, name)(**spec.get("init_args", {}))
 
     keypoints = albumentations.KeypointParams(format="xy", remove_invisible=False)
-    return albumentations.Compose([build(spec) for spec in transforms], keypoint_params=keypoints)
+    listed = [
+        build(spec) for spec in transforms
+    ]  # without NoOp, colours alone make it warn that nothing moves keypoints
+    return albumentations.Compose([*listed, albumentations.NoOp()], keypoint_params=keypoints)
 
 
 def _encode(mask: NDArray[np.uint8]) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ class Selection:
         return cls(**spec)
 
 
-def open_objects(specs: Sequence[str | Mapping[str, Any]], root: Path | str | None = None, seed: int = 0) -> ObjectIndex:
+def open_objects(
+    specs: Sequence[str | Mapping[str, Any]], root: Path | str | None = None, seed: int = 0
+) -> ObjectIndex:
     """The selected objects of one or several data sets as one index. Raises ValueError when none is left."""
     parts = []
     for selection in map(Selection.of, specs):

@@ -57,10 +57,10 @@ def compose(
     reading = typed.pop("reading", None) or reading or tree["reading"]
     profile = typed.pop("profile", None) or profile or tree["profile"]
     if dataset:
-        merge(tree, load(named_file("data", dataset)))
+        merge(tree, load(named_file("dataset", dataset)))
     merge(tree, {"reading": reading, "profile": profile, **chosen(readings, reading, "reading")})
     merge(tree, row or {})
-    apply_profile(tree, load(named_file("profiles", profile)))
+    apply_profile(tree, load(named_file("profile", profile)))
     apply_profile(tree, chosen(profiles, profile, "profile"))
     merge(tree, typed)
     return resolve(tree)
@@ -68,22 +68,25 @@ def compose(
 
 def recipe_file(recipe: str | Path) -> Path:
     """A recipe by path or by name."""
-    return Path(recipe) if str(recipe).endswith((".yaml", ".yml")) else named_file(".", str(recipe))
+    return Path(recipe) if str(recipe).endswith((".yaml", ".yml")) else named_file("recipe", str(recipe))
 
 
-def named_file(folder: str, name: str) -> Path:
-    """`folder/name.yaml` below the configs. Raises ValueError with the names that exist."""
-    path = CONFIGS / folder / f"{name}.yaml"
+FOLDERS = {"recipe": CONFIGS, "profile": CONFIGS / "profiles", "dataset": CONFIGS / "data"}
+
+
+def named_file(kind: str, name: str) -> Path:
+    """The file of a recipe, profile or data set overlay. Raises ValueError with the names that exist."""
+    path = FOLDERS[kind] / f"{name}.yaml"
     if not path.exists():
-        known = sorted(file.stem for file in (CONFIGS / folder).glob("*.yaml"))
-        raise ValueError(f"no {path.relative_to(CONFIGS.parent)}; there are: {', '.join(known)}")
+        known = sorted(file.stem for file in FOLDERS[kind].glob("*.yaml"))
+        raise ValueError(f"no {kind} {name!r}; there are: {', '.join(known)}")
     return path
 
 
 def load(path: Path) -> Tree:
     """A YAML file, its interpolations untouched."""
     if not path.exists():
-        raise ValueError(f"no recipe at {path}; the recipes are {', '.join(sorted(f.stem for f in CONFIGS.glob('*')))}")
+        raise ValueError(f"no recipe at {path}; those of the suite are {', '.join(f.stem for f in CONFIGS.glob('*.yaml'))}")
     return OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}  # type: ignore[return-value]
 
 

@@ -21,7 +21,7 @@ from experiments.records import Records
 from experiments.report import print_report, write_report
 from experiments.results import Cell, Picture, measure, not_run, table_result
 from experiments.rows import Conditions, nodes_of
-from experiments.runs import git_commit, runs_root
+from experiments.runs import file_digest, git_commit, runs_root
 from experiments.sentences import one_sentence
 from experiments.table_files import Table, load_table
 
@@ -36,15 +36,11 @@ class PlannedCell:
     """A cell and the evaluations that measure it, or the reason why there are none."""
 
     def __init__(self, table: Table, row: str, column: str, conditions: Conditions, seeds: Sequence[int]) -> None:
-        self.row, self.column = row, column
-        self.second: list[Node] = []
-        self.first: list[Node] = []
-        self.problem = ""
-        try:
-            self.second, self.first = nodes_of(table.row(row).cells[column], conditions, seeds)
-            for node in in_order([*self.first, *self.second]):
-                node.hash  # noqa: B018  opens the data, so that what is missing is known before anything is trained
-        except (FileNotFoundError, ValueError) as error:
+        self.row, self.column, self.problem = row, column, ""
+        self.second, self.first = nodes_of(table.row(row).cells[column], conditions, seeds)
+        try:  # naming a run opens its data: what is missing or broken is known before anything is trained
+            in_order(self.nodes)
+        except (OSError, ValueError) as error:
             self.problem, self.second, self.first = " ".join(str(error).split()), [], []
 
     @property
@@ -138,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = load_table(options.table)
     if not any(column.name in row.cells for row, column in table.to_measure):
         raise ValueError(f"{table.id} has published values only: its rows do not say yet what to run")
+    if options.weights:
+        file_digest(options.weights)  # a wrong path ends here, not after the first training
     if options.devices > 1:
         overrides = [f"trainer.devices={options.devices}", "trainer.strategy=ddp", *overrides]
     conditions = Conditions(options.profile, tuple(overrides), options.weights)

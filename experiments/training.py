@@ -57,7 +57,7 @@ def build_part(kind: type, config: Tree) -> Any:
     else:
         parser.add_argument("--part", type=kind)
     with refusals_in_one_sentence():
-        return parser.instantiate_classes(parser.parse_object({"part": config})).part
+        return parser.instantiate(parser.parse_object({"part": config})).part
 
 
 @contextlib.contextmanager
@@ -116,8 +116,11 @@ def train(node: Node, folder: RunFolder, title: str) -> None:
             enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=10,
+            **({} if node.config["data"]["init_args"]["val"] else {"limit_val_batches": 0}),
         )
         trainer: Trainer = cli.trainer
+        if node.config["channels_last"]:
+            cli.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if last.exists() and trainer.is_global_zero:
             print(f"  {title}: continuing from {last}", flush=True)
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)

@@ -66,9 +66,8 @@ class BalancedBCE(nn.Module):
 
     def forward(self, logits: Tensor, mask: Tensor, void: Tensor, counts: Tensor | None = None) -> Tensor:
         """Loss of this process' batch; `counts` as in `balanced_bce`, for the process' whole optimiser step."""
-        if counts is None:
-            counts = class_counts(mask, void)
-        counts = counts.to(logits.device)
+        counts = class_counts(mask, void) if counts is None else counts
+        counts = counts.to(logits.device, copy=True)  # reduced in place, and every pass of a step gets the same one
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
         return balanced_bce(

@@ -36,6 +36,7 @@ def threshold_sweep(
         probability, mask, void: (H, W) of the window in which something can be predicted.
         outside: object pixels (labelled) outside that window: they are missed at every threshold.
     """
+    thresholds = thresholds.astype(probability.dtype)  # as `probability > t` does: 204 / 255 is not above 0.8
     level = np.searchsorted(thresholds, probability.ravel(), side="left")  # how many thresholds it exceeds
     inside = mask.ravel() > 0
     if void is not None:
@@ -54,4 +55,4 @@ def error_rate(prediction: NDArray, mask: NDArray, void: NDArray | None, box: ND
     window = slice(y_min, y_max + 1), slice(x_min, x_max + 1)
     labelled = np.ones_like(mask[window], bool) if void is None else void[window] == 0
     wrong = (prediction[window].astype(bool) != mask[window].astype(bool)) & labelled
-    return np.count_nonzero(wrong) / max(1, np.count_nonzero(labelled))
+    return int(np.count_nonzero(wrong)) / max(1, int(np.count_nonzero(labelled)))

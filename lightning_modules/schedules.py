@@ -25,7 +25,7 @@ class Poly:
     def __call__(self, done: float) -> float:
         """Factor at this progress."""
         if done < self.warmup:
-            return max(done, 1e-3) / self.warmup
+            return min(1.0, max(done, 1e-3) / self.warmup)
         return float((1 - (done - self.warmup) / (1 - self.warmup)) ** self.power) if done < 1 else 0.0
 
 
@@ -38,5 +38,5 @@ class Cosine:
     def __call__(self, done: float) -> float:
         """Factor at this progress."""
         if done < self.warmup:
-            return max(done, 1e-3) / self.warmup
+            return min(1.0, max(done, 1e-3) / self.warmup)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - self.warmup) / (1 - self.warmup))))

@@ -15,7 +15,10 @@ def tight_box(mask: NDArray) -> NDArray[np.int64]:
     """The object's own box (x_min, y_min, x_max, y_max), both ends inclusive."""
     x, y, width, height = cv2.boundingRect(mask if mask.dtype == np.uint8 else (mask > 0).astype(np.uint8))
     if width == 0:
-        raise ValueError(f"extreme points need a non-empty mask, got an empty one of size {mask.shape}; filter empty objects in the reader")  # fmt: skip
+        raise ValueError(
+            f"extreme points need a non-empty mask, got an empty one of size {mask.shape}; "
+            "filter empty objects in the reader"
+        )
     return np.array([x, y, x + width - 1, y + height - 1])
 
 

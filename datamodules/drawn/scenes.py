@@ -13,7 +13,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from datamodules.drawn.sprites import LOOKS, Look, Sprite, colour, pair_sharing_a_box, pattern, silhouette, textured
+from datamodules.drawn.silhouettes import pair_sharing_a_box, silhouette
+from datamodules.drawn.sprites import LOOKS, Look, Sprite, colour, pattern, textured
 
 MIN_AREA = 30  # pixels inside its contour that an object must show to be annotated
 PAIRED = 0.7  # share of places that hold two things in one box
@@ -36,7 +37,8 @@ class Layer:
 class Scene:
     """A picture and its objects: `image` (H, W, 3) uint8 RGB; `labels` (H, W) uint8, object i where i, 0 elsewhere.
 
-    `categories[i - 1]` is the class of object i; object `crowd` (0: none) is many things that nobody told apart.
+    `categories[i - 1]` is the class of object i; object `crowd` (0: none, else the last) is many things
+    that nobody told apart.
     """
 
     image: NDArray[np.uint8]

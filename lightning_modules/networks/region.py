@@ -13,9 +13,9 @@ from lightning_modules.networks.backbones import dilated_resnet, initialise
 class RegionNet(nn.Module):
     """ResNet-C4 with a mask branch (DEXTR Table 3, "region-based"; Mask R-CNN, He et al. 2017, Fig. 4 left).
 
-    The whole image, clicks beside it, is seen up to its third stage, stride 16 (C4); RoI-Align takes 14 x 14 features of the
-    region, the last stage (C5) runs on these at stride 1, a deconvolution doubles them, and a 1x1 convolution decides
-    28 x 28 mask logits, which are resampled into the region.
+    The whole image, clicks beside it, is seen by three stages, up to stride 16 (C4); RoI-Align takes 14 x 14 features
+    of the region, the last stage (C5) runs on these at stride 1, a deconvolution doubles them, and a 1x1 convolution
+    decides 28 x 28 mask logits, which are resampled into the region.
 
     Shape:
         input: (B, 3 + G, H, W), RGB and then G guidance channels; regions (B, 4).

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -129,6 +130,18 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(davis, tmp_path):
     assert left[0].name.startswith(".")
     assert len(open_index("davis345")) == 2
     assert not left[0].exists()
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(davis, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(OSError, match=r"cannot be kept in .*cache.* \(No space left on device\).*set CACHE_ROOT"):
+            open_index("davis345")
+    assert not [path for path in (tmp_path / "cache" / "indices").iterdir() if path.is_dir()]
+    assert len(open_index("davis345")) == 2
 
 
 def test_two_processes_build_an_index_once(davis):

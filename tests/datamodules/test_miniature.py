@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from datamodules import miniature
 from datamodules.benchmarks import grabcut_boxes
 from datamodules.catalog import open_index
 from datamodules.drawn.coco_files import COCO_IDS, image_id
+from datamodules.drawn.files import write_gray
 from datamodules.drawn.scenes import Scene, contour_of
 from datamodules.images import read_image
 from datamodules.index import MaskKind, ObjectIndex
@@ -33,9 +35,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only davis345 and the cars are drawn: enough to see when and how drawing happens."""
-    monkeypatch.setattr(miniature, "LAYOUTS", (miniature.draw_pairs,))
+def one_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single mask is drawn: enough to see when and how drawing happens."""
+
+    def draw_mask(root: Path, seed: int) -> None:
+        write_gray(root / "masks" / "0.png", np.full((2, 2), seed))
+
+    monkeypatch.setattr(miniature, "LAYOUTS", (draw_mask,))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -87,10 +93,10 @@ def test_a_second_call_draws_nothing(root: Path, monkeypatch: pytest.MonkeyPatch
     assert time.perf_counter() - started < 0.1
 
 
-@pytest.mark.usefixtures("one_layout")
+@pytest.mark.usefixtures("one_mask")
 def test_a_killed_drawing_leaves_no_folder_and_is_redone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def killed(building: Path, seed: int) -> None:
-        (building / "VOCdevkit").mkdir(parents=True)
+        (building / "half_a_data_set").mkdir(parents=True)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -98,12 +104,26 @@ def test_a_killed_drawing_leaves_no_folder_and_is_redone(tmp_path: Path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             miniature.draw(tmp_path / "data")
     assert not (tmp_path / "data").exists()
-    assert sorted(path.name for path in miniature.draw(tmp_path / "data").iterdir()) == [
-        "davis345", "kitti_cars", "miniature.json",
-    ]  # fmt: skip
+    assert contents(miniature.draw(tmp_path / "data")).keys() == {"masks/0.png", "miniature.json"}
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["data"]
 
 
-@pytest.mark.usefixtures("one_layout")
+def test_asked_for_several_times_at_once_it_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawings = []
+
+    def draw_slowly(root: Path, seed: int) -> None:
+        drawings.append(seed)
+        time.sleep(0.2)
+        write_gray(root / "masks" / "0.png", np.zeros((2, 2)))
+
+    monkeypatch.setattr(miniature, "LAYOUTS", (draw_slowly,))
+    with ThreadPoolExecutor(4) as threads:
+        roots = list(threads.map(miniature.draw, [tmp_path / "data"] * 4))
+    assert drawings == [0]
+    assert roots == [tmp_path / "data"] * 4
+
+
+@pytest.mark.usefixtures("one_mask")
 def test_an_older_drawing_is_replaced_but_other_files_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = miniature.draw(tmp_path / "data")
     before = contents(data)

@@ -148,3 +148,13 @@ def test_a_list_of_names_is_no_list_of_davis(tmp_path):
     (tmp_path / "ImageSets" / "480p" / "val.txt").write_text("dog\ncamel\n")
     with pytest.raises(ValueError, match=r"val\.txt must have an image and a mask per line"):
         read_davis2016(tmp_path, "val")
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.8])
+def test_a_truncated_mask_is_refused_by_name(tmp_path, kept):
+    write_image(tmp_path / "img" / "a.jpg", (64, 64))
+    noise = np.random.default_rng(0).integers(0, 2, (64, 64))
+    path = write_gray(tmp_path / "gt" / "a.png", noise)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"mask .*a\.png cannot be read .* fetch it again"):
+        read_davis345(tmp_path)

@@ -1,0 +1,109 @@
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datamodules.samplers import EvaluationSampler, TrainingSampler, epoch_order
+
+
+def flat(lists: Sequence[list]) -> list:
+    return list(chain.from_iterable(lists))
+
+
+def steps(size, batch_size, processes=1, passes=1, seed=0, epoch=0, consumed=0) -> list[list[int]]:
+    """The objects of each optimiser step, in the order of the ranks within each pass."""
+    micro_batch = batch_size // (processes * passes)
+    ranks = []
+    for rank in range(processes):
+        sampler = TrainingSampler(size, batch_size, micro_batch, rank, processes, seed, consumed)
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert {e for e, _ in keys} <= {epoch}
+        ranks.append(np.array([i for _, i in keys]).reshape(-1, passes, micro_batch))
+    return np.stack(ranks, axis=2).reshape(-1, batch_size).tolist()  # (steps, passes, ranks, micro_batch)
+
+
+def test_an_epoch_is_every_object_once():
+    assert sorted(flat(steps(60, 12))) == list(range(60))
+    assert flat(steps(60, 12)) != list(range(60))
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5))
+def test_only_what_does_not_fill_a_batch_waits_for_another_epoch(size, batch_size, epoch):
+    if size < batch_size:
+        return
+    seen = Counter(flat(steps(size, batch_size, epoch=epoch)))
+    assert max(seen.values()) == 1
+    assert len(seen) == size - size % batch_size
+
+
+def test_whoever_waits_in_one_epoch_comes_in_another():
+    left_out = [set(range(23)) - set(flat(steps(23, 5, epoch=epoch))) for epoch in range(12)]
+    assert all(len(objects) == 3 for objects in left_out)
+    assert not set.intersection(*left_out)
+
+
+@pytest.mark.parametrize(("processes", "passes"), [(2, 1), (4, 1), (1, 2), (1, 8), (2, 4), (4, 2)])
+def test_a_step_sees_the_same_objects_on_any_number_of_processes_and_passes(processes, passes):
+    for epoch in (0, 7):
+        assert steps(53, 8, processes, passes, seed=3, epoch=epoch) == steps(53, 8, seed=3, epoch=epoch)
+
+
+@pytest.mark.parametrize(("processes", "passes"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize("done", [0, 1, 4, 6, 9])
+def test_training_resumes_with_the_very_next_batch(processes, passes, done):
+    """53 objects in batches of 8 are 6 steps an epoch; `done` steps are behind us."""
+    uninterrupted = [steps(53, 8, processes, passes, epoch=epoch) for epoch in range(3)]
+    resumed = [steps(53, 8, processes, passes, epoch=e, consumed=done * passes) for e in range(done // 6, 3)]
+    assert flat(resumed) == flat(uninterrupted)[done:]
+    assert len(resumed[0]) == 6 - done % 6
+
+
+def test_the_length_of_an_epoch_does_not_depend_on_what_was_consumed():
+    sampler = TrainingSampler(53, 8, 2, rank=1, processes=2, consumed=5)
+    assert sampler.passes == 12
+    assert len(sampler) == 24
+    assert len(list(sampler)) == 24 - 5 * 2
+
+
+def test_orders_differ_by_seed_and_epoch_and_are_reproducible():
+    orders = {tuple(epoch_order(40, seed, epoch)) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16
+    assert tuple(epoch_order(40, 3, 2)) in orders
+    assert steps(40, 8, seed=1, epoch=0) != steps(40, 8, seed=0, epoch=1)
+
+
+@pytest.mark.parametrize(("processes", "micro_batch"), [(3, 1), (2, 3), (1, 4)])
+def test_a_batch_that_does_not_split_is_refused(processes, micro_batch):
+    with pytest.raises(ValueError, match=f"batch of 10 does not split over {processes} processes of {micro_batch}"):
+        TrainingSampler(100, 10, micro_batch, processes=processes)
+
+
+def test_too_few_objects_for_one_batch_are_refused():
+    with pytest.raises(ValueError, match=r"4 objects do not fill a global batch of 5; lower data.batch_size"):
+        TrainingSampler(4, 5, 5)
+
+
+def batches(size, batch_size, rank, processes) -> list[list[int]]:
+    """As a DataLoader cuts them."""
+    sampler = EvaluationSampler(size, batch_size, rank, processes)
+    positions = list(sampler)
+    assert len(sampler) == len(positions)
+    return [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+
+
+@given(st.integers(1, 50), st.integers(1, 8), st.integers(1, 3))
+def test_evaluation_deals_out_the_same_batches_and_each_object_once(size, batch_size, processes):
+    alone = batches(size, batch_size, 0, 1)
+    dealt = [batches(size, batch_size, rank, processes) for rank in range(processes)]
+    assert sorted(flat(dealt[: len(alone)])) == alone
+    assert flat(alone) == list(range(size))
+    assert dealt[len(alone) :] == [alone[:1]] * (processes - len(alone))  # no process may be idle
+
+
+def test_a_process_without_a_batch_repeats_the_first():
+    assert batches(3, 8, rank=1, processes=2) == [[0, 1, 2]]

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from datamodules.selection import PASCAL_CLASSES, PASCAL_CLASSES_IN_COCO, Selection, open_objects
+from tests.datamodules.layouts import blank, coco_annotation, rectangle, write_coco, write_gray, write_image, write_voc
+
+# Objects of 1, 4, 9, ... pixels on one image each.
+SIDES = range(1, 9)
+
+
+@pytest.fixture(autouse=True)
+def data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("CACHE_ROOT", str(tmp_path / "cache"))
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
+    for variable in ("PASCAL_ROOT", "COCO_ROOT"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def squares(tmp_path) -> str:
+    for side in SIDES:
+        write_image(tmp_path / "squares" / "img" / f"{side}.png")
+        mask = rectangle(2, 2, 1 + side, 1 + side, value=255)
+        write_gray(tmp_path / "squares" / "gt" / f"{side}.png", mask)
+    return f"folder:{tmp_path / 'squares'}"
+
+
+def names(specs, **more) -> list[str]:
+    return list(open_objects(specs, **more).native_id)
+
+
+def test_a_name_alone_is_the_whole_data_set(squares):
+    assert names([squares]) == [str(side) for side in SIDES]
+    assert Selection.of(squares) == Selection(squares)
+
+
+def test_small_objects_are_left_out_below_the_smallest_area(squares):
+    assert names([{"name": squares, "min_area": 25}]) == ["5", "6", "7", "8"]
+    assert names([{"name": squares, "min_area": 26}]) == ["6", "7", "8"]
+
+
+def test_every_third_object_is_the_first_fourth_and_seventh(squares):
+    assert names([{"name": squares, "every": 3}]) == ["1", "4", "7"]
+    assert names([{"name": squares, "every": 3, "min_area": 4}]) == ["2", "5", "8"]
+
+
+def test_a_limit_draws_by_the_seed_and_a_larger_one_only_adds(squares):
+    draws = {seed: [names([{"name": squares, "limit": n}], seed=seed) for n in (2, 4, 8)] for seed in range(5)}
+    for two, four, all_of_them in draws.values():
+        assert len(two) == 2
+        assert set(two) < set(four)
+        assert four == sorted(four)  # in the order of the index
+        assert all_of_them == [str(side) for side in SIDES]
+    assert len({tuple(four) for _, four, _ in draws.values()}) > 1
+    assert draws[3][1] == names([{"name": squares, "limit": 4}], seed=3)
+    assert names([{"name": squares, "limit": 100}]) == [str(side) for side in SIDES]
+
+
+def test_coco_objects_are_told_apart_by_whether_pascal_has_their_class(data_root):
+    ring = [2, 3, 7, 3, 7, 7, 2, 7]
+    annotations = [coco_annotation(1, 1, [ring], category_id=7), coco_annotation(2, 1, [ring], category_id=90)]
+    write_coco(data_root / "coco", annotations)
+    specification = f"coco_json:{data_root / 'coco' / 'annotations' / 'instances_val2017.json'}"
+
+    def categories(**more) -> list[str]:
+        index = open_objects([{"name": specification, **more}])
+        return [index.categories[place] for place in index.category]
+
+    assert categories() == ["cat", "toothbrush"]
+    assert categories(categories="pascal") == ["cat"]
+    assert categories(categories="not_pascal") == ["toothbrush"]
+    assert categories(categories=["toothbrush"]) == categories(categories="toothbrush") == ["toothbrush"]
+
+
+def test_pascal_has_twenty_classes_under_either_name(data_root):
+    assert len(set(PASCAL_CLASSES)) == len(set(PASCAL_CLASSES_IN_COCO)) == 20
+    objects, classes = rectangle(1, 2, 6, 9), rectangle(1, 2, 6, 9, value=17)
+    write_voc(data_root / "VOCdevkit" / "VOC2012", {"val": {"a": (objects, classes)}})
+    index = open_objects([{"name": "pascal/val", "categories": "sheep"}])
+    assert [index.categories[place] for place in index.category] == ["sheep"]
+    assert names([{"name": "pascal/val", "categories": "pascal"}]) == ["a/1"]
+    with pytest.raises(ValueError, match=r"categories='not_pascal'.* leaves no object"):
+        open_objects([{"name": "pascal/val", "categories": "not_pascal"}])
+
+
+def test_several_data_sets_become_one_list_and_keep_their_ids(squares, tmp_path):
+    write_image(tmp_path / "more" / "img" / "x.png")
+    write_gray(tmp_path / "more" / "gt" / "x.png", 255 * rectangle(0, 0, 3, 3))
+    more = f"folder:{tmp_path / 'more'}"
+    both = open_objects([{"name": squares, "min_area": 40}, more])
+    assert list(both.native_id) == ["7", "8", "x"]
+    parts = [open_objects([squares]).object_id[-2:], open_objects([more]).object_id]
+    assert both.object_id.tolist() == np.concatenate(parts).tolist()
+    assert both.read_mask(2).mask.sum() == 16
+    assert both.image_path(2).name == "x.png"
+
+
+def test_listing_a_data_set_twice_is_refused(squares):
+    with pytest.raises(ValueError, match="lists 8 objects twice"):
+        open_objects([squares, squares])
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one(squares):
+    with pytest.raises(ValueError, match="no value 'minarea'; did you mean 'min_area'"):
+        open_objects([{"name": squares, "minarea": 4}])
+
+
+def test_a_selection_of_nothing_is_refused(squares):
+    with pytest.raises(ValueError, match=r"min_area=1000.*leaves no object"):
+        open_objects([{"name": squares, "min_area": 1000}])
+
+
+def test_an_image_whose_mask_is_empty_lists_no_object(squares, tmp_path):
+    write_image(tmp_path / "squares" / "img" / "empty.png")
+    write_gray(tmp_path / "squares" / "gt" / "empty.png", blank())
+    assert names([squares]) == [str(side) for side in SIDES]

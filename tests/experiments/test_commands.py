@@ -1,0 +1,153 @@
+"""The user's own commands on the drawn data, and what they say to bad input."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from experiments import evaluate, fit, predict, reproduce, sweep_local
+from experiments.report_check import check_report
+from experiments.runs import find_run
+from experiments.sentences import one_sentence
+from tests.experiments.test_training import TINY, drawn, store  # noqa: F401
+
+ROOT = Path(__file__).parents[2]
+# The size of a real miniature run is for `make reproduce-table-N PROFILE=miniature`; tests shrink it further.
+SHRUNK = [
+    "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=8",
+    "--trainer.max_epochs=1", "--model.network.widths=[8, 8, 16, 16]",
+]  # fmt: skip
+
+
+@pytest.fixture
+def here(store, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def report_of(folder, table):
+    return json.loads((folder / "reports" / "miniature" / f"{table}.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["dextr-3", "dextr-4", "dextr-6", "dextr-7"])
+def test_every_row_of_a_table_runs_and_its_report_holds_what_the_records_say(here, table):
+    reproduce.main([table, *SHRUNK])
+    report = report_of(here, table)
+    own = [cell for cell in report["cells"] if cell["state"] != "quoted"]
+    assert own
+    assert {cell["state"] for cell in own} == {"reduced profile"}
+    for cell in own:
+        for run in cell["runs"]:
+            record = json.loads((here / "runs" / run / "record.json").read_text())
+            assert record["metrics"]["n"] == cell["n_objects"] > 0
+    assert check_report(here / "reports" / "miniature" / f"{table}.json", here / "runs") == []
+    markdown = (here / "reports" / "miniature" / f"{table}.md").read_text()
+    assert "not a reproduction" in markdown
+
+
+@pytest.mark.slow
+def test_a_row_without_its_data_is_reported_and_the_others_run(here, monkeypatch):
+    reproduce.main(["dextr-4", *SHRUNK, "--rows=2,3"])
+    shared = [cell for cell in report_of(here, "dextr-4")["cells"] if cell["state"] == "reduced profile"]
+    assert len(shared) == 2
+    monkeypatch.setenv("DATA_ROOT", str(here / "nowhere"))
+    reproduce.main(["dextr-4", *SHRUNK, "--rows=4", "--data.root=null"])
+    (cell,) = [cell for cell in report_of(here, "dextr-4")["cells"] if "fetch" in cell["reason"]]
+    assert cell["state"] == "not run"
+    assert "VOC" in cell["reason"]
+
+
+@pytest.mark.slow
+def test_a_sweep_file_makes_the_runs_of_its_table(here):
+    sweep_local.main(["dextr-components", *SHRUNK])
+    made = {path.parent.name for path in (here / "runs").glob("*/record.json")}
+    reproduce.main(["dextr-3", *SHRUNK])
+    after = {path.parent.name for path in (here / "runs").glob("*/record.json")}
+    assert made == after  # the table found every run made already
+    assert len(made) == 14  # seven models, trained and evaluated
+
+
+def test_a_sweep_passes_its_values_as_an_agent_does():
+    sweep = yaml.safe_load((ROOT / "sweeps" / "dextr-components.yaml").read_text())
+    (first, *_) = sweep_local.assignments(sweep, 1)
+    assert sweep_local.command_line(sweep, first) == ["--config", "dextr", "--row=dextr-3/deeplab-v2"]
+
+
+def test_the_predictor_returns_the_run_s_own_masks(here, capsys):
+    (record,) = fit.run(TINY)
+    training = record["parents"][0]
+    image = np.full((60, 80, 3), 90, np.uint8)
+    cv2.ellipse(image, (40, 30), (20, 15), 0, 0, 360, (200, 40, 40), -1)
+    cv2.imwrite("ball.png", image[..., ::-1])
+    predict.main(["ball.png", "--run", training, "--points", "20,30", "40,15", "60,30", "40,45"])
+    mask = cv2.imread("ball.mask.png", cv2.IMREAD_GRAYSCALE)
+    assert mask.shape == (60, 80)
+    assert set(np.unique(mask)) <= {0, 255}
+    assert not mask[:14].any()  # nothing outside the box of the points
+    assert not mask[:, 61:].any()
+    assert cv2.imread("ball.overlay.png").shape[0] >= 60
+    predictor = predict.Predictor.from_run(training)
+    shuffled = predictor(image, [(40, 45), (60, 30), (20, 30), (40, 15)])
+    np.testing.assert_array_equal(shuffled, mask > 0)
+
+
+def test_evaluate_scores_a_run_on_another_data_set(here, capsys):
+    (record,) = fit.run(TINY)
+    evaluate.main(["--run", record["parents"][0], "--data", "{name: berkeley, limit: 5}", "--threshold", "0.6"])
+    assert re.search(r"n 5\.0000", capsys.readouterr().out)
+
+
+def test_a_record_comes_with_a_row_per_object_and_pictures(here):
+    (record,) = fit.run(TINY)
+    run = find_run(record["run"])
+    assert {"rows.csv", "config.yaml", "record.json", "pictures"} <= {path.name for path in run.path.iterdir()}
+    rows = (run.path / "rows.csv").read_text().splitlines()
+    assert len(rows) == 1 + record["metrics"]["n"]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "sentence"),
+    [
+        (reproduce, ["4x"], "no table"),
+        (reproduce, ["dextr-1"], "published values only"),
+        (reproduce, ["dextr-4", "--profile", "minature"], "no profile 'minature'; there are: miniature"),
+        (reproduce, ["dextr-4", "--profile=miniature", "--weights=none.pth"], "no file at none.pth"),
+        (fit, ["--config", "dexter"], "no recipe 'dexter'; there are: dextr"),
+        (fit, ["--config", "dextr", "--model.netwrk=3"], "did you mean model.network"),
+        (fit, ["--config", "dextr", "--row", "dextr-4/pspp"], "did you mean dextr-4/psp"),
+        (fit, ["--config", "dextr", "--data.train=[pascl/train]"], "no data set named"),
+        (fit, ["--config", "dextr", "--data.train=[{name: davis345, min_aera: 3}]"], "did you mean 'min_area'"),
+        (fit, ["--config", "dextr", "--data.train=[davis345]"], "davis345 is not there.*fetch"),
+        (fit, ["--profile=miniature", "--data.batch_size=many"], "batch_size"),
+        (evaluate, ["--run", "0000", "--data", "pascal/val"], "no run begins"),
+        (predict, ["none.jpg", "--run", "0", "--points", "1,2", "3,4", "5,6", "7,8"], "none.jpg is missing"),
+        (predict, ["none.jpg", "--run", "0", "--points", "1,2", "3,4", "5,6", "7;8"], "written x,y"),
+        (sweep_local, ["nothing"], "no sweep"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_1(here, monkeypatch, capsys, module, arguments, sentence):
+    monkeypatch.setenv("DATA_ROOT", str(here))
+    with pytest.raises(SystemExit) as ended:
+        one_sentence(lambda: module.main(arguments))
+    assert ended.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert re.search(sentence, line), line
+
+
+def test_a_command_ends_without_a_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.table_files", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    failed = subprocess.run(
+        [sys.executable, "-m", "experiments.reproduce", "dextr-44"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, failed.returncode) == (0, 1)
+    assert "Traceback" not in failed.stderr
+    assert failed.stderr.strip().splitlines()[-1].startswith("error: no table 'dextr-44'; nearest:")

@@ -1,0 +1,161 @@
+"""Promises 1 and 2 on drawn data: resuming, processes, workers and accumulation do not change what comes out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules import miniature
+from experiments import fit
+from experiments.compose import compose
+from experiments.nodes import Node
+from experiments.runs import RunFolder
+
+TINY = [
+    "--config=dextr", "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=4",
+    "--data.train=[{name: pascal/train, limit: 24}]", "--evaluation.test=[{name: pascal/val, limit: 11}]",
+    "--trainer.max_epochs=2", "--model.network.widths=[8, 8, 16, 16]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """One drawing for all tests, found by the profile through CACHE_ROOT."""
+    cache = Path(os.environ.get("TEST_CACHE_ROOT", tmp_path_factory.getbasetemp().parent / "drawn"))
+    miniature.draw(cache / "miniature" / "0")
+    return cache
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch, drawn):
+    monkeypatch.setenv("CACHE_ROOT", str(drawn))
+    monkeypatch.setenv("RUNS_ROOT", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def weights_of(record):
+    return torch.load(Path(os.environ["RUNS_ROOT"]) / record["run"] / "weights.pt", weights_only=True)
+
+
+def rows_of(record):
+    """Every column but the time, as text: rows must be equal to the last digit."""
+    lines = (Path(os.environ["RUNS_ROOT"]) / record["run"] / "rows.csv").read_text().splitlines()
+    at = lines[0].split(",").index("seconds")
+    return [[value for i, value in enumerate(line.split(",")) if i != at] for line in lines]
+
+
+def command(*extra):
+    return [sys.executable, "-m", "experiments.fit", *TINY, *extra]
+
+
+def assert_same_weights(first, second, **tolerance):
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        torch.testing.assert_close(weight.float(), second[name].float(), **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+
+
+def test_the_same_command_does_nothing_twice(store):
+    (first,) = fit.run(TINY)
+    (second,) = fit.run(TINY)
+    assert second["finished"] == first["finished"]
+    assert first["metrics"]["n"] == 11
+
+
+def test_workers_change_nothing(store, monkeypatch):
+    (alone,) = fit.run(TINY)
+    weights, rows = weights_of({"run": alone["parents"][0]}), rows_of(alone)
+    monkeypatch.setenv("RUNS_ROOT", str(store.with_name("with-workers")))
+    (helped,) = fit.run([*TINY, "--data.workers=2"])
+    assert helped["run"] == alone["run"]
+    assert_same_weights(weights_of({"run": helped["parents"][0]}), weights)
+    assert rows_of(helped) == rows
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch):
+    longer = ["--trainer.max_epochs=40"]
+    (whole,) = fit.run([*TINY, *longer])
+    killed_root = store.with_name("killed")
+    monkeypatch.setenv("RUNS_ROOT", str(killed_root))
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0.005")
+    run = killed_root / whole["parents"][0]
+    process = subprocess.Popen(command(*longer), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (run / "last.ckpt").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (run / "last.ckpt").exists()
+    assert not (run / "record.json").exists()
+    reached = torch.load(run / "last.ckpt", weights_only=False)["global_step"]
+    assert 0 < reached < 240
+    (resumed,) = fit.run([*TINY, *longer])
+    assert resumed["run"] == whole["run"]
+    killed = weights_of({"run": resumed["parents"][0]})
+    rows = rows_of(resumed)
+    monkeypatch.setenv("RUNS_ROOT", str(store))
+    assert_same_weights(killed, weights_of({"run": whole["parents"][0]}))
+    assert rows == rows_of(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_evaluates_to_the_same_rows(store, processes):
+    (alone,) = fit.run(TINY)
+    rows = rows_of(alone)
+    folder = RunFolder(store / alone["run"])
+    for name in ("record.json", "rows.csv"):
+        (folder.path / name).unlink()
+    content = folder.config
+    content["config"]["trainer"].update(devices=processes, strategy="ddp")
+    (folder.path / "config.yaml").write_text(json.dumps(content))
+    subprocess.run([sys.executable, "-m", "experiments.execute", str(folder.path)], check=True)
+    assert rows_of(alone) == rows
+    assert folder.record["devices"]["processes"] == processes
+
+
+FROZEN = ["--model.network.bn_statistics=frozen", "--model.network.head=ASPP", "--model.optimizer.lr=0.001"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_when_batch_statistics_are_frozen(store, monkeypatch):
+    (alone,) = fit.run([*TINY, *FROZEN])
+    weights = weights_of({"run": alone["parents"][0]})
+    two = store.with_name("two")
+    monkeypatch.setenv("RUNS_ROOT", str(two))
+    subprocess.run(command(*FROZEN, "--no-test", "--trainer.devices=2", "--trainer.strategy=ddp"), check=True)
+    record = RunFolder(two / alone["parents"][0]).record
+    assert record["devices"]["processes"] == 2
+    assert record["batch_statistics"] == "frozen"
+    assert_same_weights(weights_of(record), weights, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_passes_train_as_one_batch_when_statistics_are_frozen(store):
+    (whole,) = fit.run([*TINY, *FROZEN])
+    (parts,) = fit.run([*TINY, *FROZEN, "--trainer.accumulate_grad_batches=2"])
+    assert parts["run"] != whole["run"]
+    assert_same_weights(
+        weights_of({"run": parts["parents"][0]}), weights_of({"run": whole["parents"][0]}), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_record_says_how_live_statistics_saw_the_batch(store):
+    (record,) = fit.run([*TINY, "--trainer.accumulate_grad_batches=2", "--no-test"])
+    assert record["batch_statistics"].startswith("live over 2 of 4 objects")
+
+
+def test_a_batch_that_does_not_split_is_refused_in_one_sentence(store):
+    with pytest.raises(ValueError, match="does not split over 1 processes x 3"):
+        fit.run([*TINY, "--trainer.accumulate_grad_batches=3"])
+
+
+def test_identity_follows_the_data(store):
+    before = Node("train", compose("dextr", profile="miniature")).hash
+    fewer = Node("train", compose("dextr", profile="miniature", overrides=["data.train=[sbd/train]"])).hash
+    assert before != fewer
