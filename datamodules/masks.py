@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -78,14 +79,18 @@ def rle_of_polygons(rings: Sequence[NDArray[np.float64]], size: tuple[int, int])
 def mask_from_polygons(rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Union of polygons, each (2n,) as x, y, x, y, ... in pixels, filled as COCO does: (H, W) uint8 of 0 and 1."""
     rle = rle_of_polygons(rings, size)
-    return np.zeros(size, np.uint8) if rle is None else coco_mask.decode(rle)  # type: ignore[no-any-return]
+    return np.zeros(size, np.uint8) if rle is None else _decoded(rle)
 
 
 def mask_from_rle(counts: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     """COCO's compressed run lengths as (H, W) uint8 of 0 and 1. Raises ValueError when they do not fill that size."""
     if (covered := _pixels(counts)) != size[0] * size[1]:  # pycocotools would leave the rest of the memory as it is
         raise ValueError(f"run lengths of {covered} pixels do not fill a mask of {size} (H, W)")
-    return coco_mask.decode({"size": list(size), "counts": counts})  # type: ignore[no-any-return]
+    return _decoded({"size": list(size), "counts": counts})
+
+
+def _decoded(rle: dict) -> NDArray[np.uint8]:
+    return cv2.transpose(coco_mask.decode(rle).T)  # by rows, as OpenCV wants it: else each of its calls makes a copy
 
 
 def _pixels(counts: bytes) -> int:

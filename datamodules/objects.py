@@ -71,15 +71,16 @@ class ObjectData(LightningDataModule):
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of the endless stream training has consumed: all that is needed to go on."""
-        loop = self.trainer.fit_loop  # type: ignore[union-attr]
-        ready = loop.epoch_loop.batch_progress.current.ready
-        per_epoch = int(loop.max_batches) if loop._data_source.is_defined() and loop.max_batches != float("inf") else 0
-        epochs = loop.epoch_progress.current.processed  # type: ignore[union-attr]
-        return {"consumed": epochs * per_epoch + ready % max(per_epoch, 1)}
+        """How many passes of this process' endless stream training has consumed: all that is needed to go on.
+
+        Lightning asks for it after a batch, before it counts the epoch that the batch may have ended.
+        """
+        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
+        epochs, passes = loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
+        return {"consumed": epochs * int(loop.max_batches) + passes}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue where the checkpoint was written."""
+        """Continue where the checkpoint was written, on as many processes."""
         self._consumed = state["consumed"]
 
 

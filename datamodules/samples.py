@@ -104,6 +104,24 @@ def _no_object(size: tuple[int, int]) -> NDArray[np.int64]:
     return np.array([0, 0, size[1] - 1, size[0] - 1])
 
 
+def _box_of(mask: NDArray) -> NDArray[np.int64] | None:
+    return tight_box(mask) if mask.any() else None
+
+
+def _box_through(mask: NDArray, matrix: NDArray) -> NDArray[np.int64] | None:
+    """The tight box of a mask moved by `matrix` within its frame, None when it left; only where it can be is drawn."""
+    full = np.array(mask.shape[::-1])
+    x_min, y_min, x_max, y_max = tight_box(mask)
+    corners = [[x, y] for x in (x_min - 1, x_max + 1) for y in (y_min - 1, y_max + 1)]
+    reached = geometry.apply(matrix, np.array(corners))
+    first = np.clip(np.floor(reached.min(0)), 0, full - 1).astype(np.int64)
+    last = np.clip(np.ceil(reached.max(0)), 0, full - 1).astype(np.int64)
+    to_window = np.column_stack([matrix[:, :2], matrix[:, 2] - first])
+    height, width = (last - first + 1)[::-1].tolist()
+    box = _box_of(geometry.warp(mask, to_window, (height, width), "nearest"))
+    return None if box is None else box + np.tile(first, 2)
+
+
 def evaluation_views(image: NDArray, mask: NDArray, void: NDArray, recipe: SampleRecipe) -> _Views:
     """The published test-time chain, without augmentation."""
     box = tight_box(mask)
@@ -136,13 +154,13 @@ def augmented_views(
         mask, void = (geometry.warp(array, matrix, full, "nearest") for array in (mask, void))
     if flipped:
         matrix = geometry.compose(matrix, geometry.flip_matrix(full[1]))
-    warped = mask if recipe.geometry == "chain" else geometry.warp(mask, matrix, full, "nearest")
-    box = tight_box(warped) if warped.any() else _no_object(full)
-    crop_box = view_box(box, full, recipe) if warped.any() else box
+    seen = _box_of(mask) if recipe.geometry == "chain" else _box_through(mask, matrix)
+    box = _no_object(full) if seen is None else seen
+    crop_box = box if seen is None else view_box(box, full, recipe)
     to_crop = geometry.compose(geometry.box_to_grid(crop_box, size), matrix)
     if recipe.geometry == "chain":
         image, mask, void = (geometry.crop(array, crop_box) for array in (image, mask, void))
-        if not warped.any() and recipe.view == "crop":  # the published crop of an object that left the frame is black
+        if seen is None and recipe.view == "crop":  # the published crop of an object that left the frame is black
             image, void = np.zeros_like(image), np.zeros_like(void)
         image = geometry.resize(image, size, recipe.interpolation)
         mask, void = (geometry.resize(array, size, "nearest") for array in (mask, void))

@@ -79,7 +79,8 @@ class Progress(Callback):
         left = (now - self._started) / max(1, done - self._first_step) * (steps - done)
         loss = trainer.callback_metrics.get("train/loss")
         shown = "" if loss is None else f", loss {float(loss):.4g}"
-        line = f"{self.title}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {done}/{steps}{shown}, {duration(left)} left"  # fmt: skip
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        line = f"{self.title}: {epoch}, step {done}/{steps}{shown}, {duration(left)} left"
         end = "\r" if sys.stderr.isatty() else "\n"
         print(f"  {line:<100}", end=end, file=sys.stderr, flush=True)
 

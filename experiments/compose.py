@@ -14,7 +14,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,9 @@ def named_file(kind: str, name: str) -> Path:
 def load(path: Path) -> Tree:
     """A YAML file, its interpolations untouched."""
     if not path.exists():
-        raise ValueError(f"no recipe at {path}; those of the suite are {', '.join(f.stem for f in CONFIGS.glob('*.yaml'))}")
+        raise ValueError(
+            f"no recipe at {path}; those of the suite are {', '.join(f.stem for f in CONFIGS.glob('*.yaml'))}"
+        )
     return OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}  # type: ignore[return-value]
 
 
@@ -203,7 +205,7 @@ def _is_defined_in(member: Any, module: Any) -> bool:
 def apply_profile(tree: Tree, profile: Mapping[str, Any]) -> None:
     """A profile is an overlay, and besides: `values` swaps values wherever they stand, `classes` sets arguments.
 
-    values: {resnet101: resnet18}; classes: {PSP: {channels: 64}} holds for every PSP of the tree, whatever row chose it.
+    values: {resnet101: resnet18}; classes: {PSP: {channels: 64}} holds for every PSP of the tree.
     """
     profile = dict(profile)
     values, classes = profile.pop("values", {}), profile.pop("classes", {})
@@ -249,5 +251,10 @@ def _drawn_data(seed: int) -> str:
     return str(miniature.draw(cache_folder().parent / "miniature" / str(seed), seed))
 
 
-for _name, _resolver in {"px": _scaled, "input_channels": _input_channels, "drawn_data": _drawn_data}.items():
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "px": _scaled,
+    "input_channels": _input_channels,
+    "drawn_data": _drawn_data,
+}
+for _name, _resolver in RESOLVERS.items():
     OmegaConf.register_resolver(_name, _resolver, replace=True)

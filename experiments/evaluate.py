@@ -2,7 +2,8 @@
 
     python -m experiments.evaluate --run RUN --data pascal/val --threshold 0.5
 
-RUN is a run's folder or the beginning of its hash. Writes a row per object, pictures and a record into a run of its own.
+RUN is a run's folder or the beginning of its hash. A row per object, pictures and
+a record are written into a run of its own.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def load_model(node: Node, folder: RunFolder) -> LightningModule:
 class ObjectScorer(LightningModule):
     """Runs a method over batches and writes a row per object; Lightning deals with devices and precision."""
 
-    def __init__(self, model: LightningModule, index: ObjectIndex, config: Tree, folder: Path) -> None:
+    def __init__(self, model: Any, index: ObjectIndex, config: Tree, folder: Path) -> None:
         super().__init__()
         self.model, self.index, self.config, self.folder = model, index, config, folder
         self.evaluation = evaluation = config["evaluation"]
@@ -65,7 +65,7 @@ class ObjectScorer(LightningModule):
 
     def on_test_start(self) -> None:
         """Open this process' part of the rows."""
-        self._file = open(self.folder / f"rows.{self.global_rank}.csv", "w", newline="")
+        self._file = (self.folder / f"rows.{self.global_rank}.csv").open("w", newline="")  # noqa: SIM115  closed below
         self._rows = csv.writer(self._file)
         self._rows.writerow(self.columns)
         self._done, self._shown = 0, time.monotonic()
@@ -74,7 +74,18 @@ class ObjectScorer(LightningModule):
     def columns(self) -> list[str]:
         """Names of the row's values."""
         sweep = [f"iou@{threshold:g}" for threshold in self.thresholds]
-        return ["position", "object_id", "image", "native_id", "category", "area", "iou", "error_rate", "seconds", *sweep]
+        return [
+            "position",
+            "object_id",
+            "image",
+            "native_id",
+            "category",
+            "area",
+            "iou",
+            "error_rate",
+            "seconds",
+            *sweep,
+        ]
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Predict a batch, score its objects in threads (OpenCV releases the lock), write their rows."""
@@ -110,11 +121,11 @@ class ObjectScorer(LightningModule):
         mask = coco_mask.decode(encoded.mask)
         void = None if encoded.void is None else coco_mask.decode(encoded.void)
         crop_box, box = batch.crop_box[i].cpu().numpy(), batch.box[i].cpu().numpy()
-        if self.evaluation["stretch"]:
-            probability = stretched(probability)
         window = geometry.window_in_image(crop_box, box, mask.shape)
         assert window is not None  # the object's own box lies in its image
         pasted = geometry.window_of(probability, crop_box, window)
+        if self.evaluation["stretch"]:
+            pasted = stretched(pasted, beyond=pasted.size < mask.size)
         inside = None if void is None else void[window]
         ious = threshold_sweep(pasted, mask[window], inside, self.thresholds)
         iou = ious[np.searchsorted(self.thresholds, np.float32(self.evaluation["threshold"]))]
@@ -133,7 +144,14 @@ class ObjectScorer(LightningModule):
         ]  # fmt: skip
 
     def _picture(
-        self, position: int, mask: NDArray, pasted: NDArray, window: tuple[slice, slice], batch: Batch, i: int, iou: float
+        self,
+        position: int,
+        mask: NDArray,
+        pasted: NDArray,
+        window: tuple[slice, slice],
+        batch: Batch,
+        i: int,
+        iou: float,
     ) -> None:
         prediction = np.zeros_like(mask)
         prediction[window] = pasted > self.evaluation["threshold"]
@@ -146,10 +164,15 @@ class ObjectScorer(LightningModule):
         cv2.imwrite(str(pictures / name), picture[..., ::-1])
 
 
-def stretched(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Min-max to 0..1 in 256 levels: what DEXTR's code does to its maps when it saves them as images."""
-    low, high = float(probability.min()), float(probability.max())
-    return (np.round((probability - low) / max(high - low, 1e-8) * 255) / 255).astype(np.float32)
+def stretched(pasted: NDArray[np.float32], beyond: bool) -> NDArray[np.float32]:
+    """A pasted map min-max stretched to 256 levels of 0..1: what happens when DEXTR's code saves it as an image.
+
+    `beyond`: the image goes on around `pasted`, with zeros.
+    """
+    low, high = float(pasted.min()), float(pasted.max())
+    if beyond:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return (np.round((pasted - low) / max(high - low, 1e-8) * 255) / 255).astype(np.float32)
 
 
 def evaluate(node: Node, folder: RunFolder, title: str) -> None:
@@ -193,7 +216,7 @@ def sample_recipe(config: Tree) -> SampleRecipe:
 
 
 def merge_rows(folder: Path, expected: int, processes: int) -> list[dict[str, str]]:
-    """The rows of all processes in the order of the index, each object once; raises RuntimeError when one is missing."""
+    """The rows of all processes in the order of the index, each object once; RuntimeError when one is missing."""
     rows: dict[int, dict[str, str]] = {}
     parts = [folder / f"rows.{rank}.csv" for rank in range(processes)]
     for part in parts:
@@ -228,7 +251,8 @@ def summarise(rows: list[dict[str, str]]) -> dict[str, float]:
 def describe(metrics: dict[str, float], evaluation: dict[str, Any]) -> str:
     """One line for the console."""
     best = max((name for name in metrics if "@" in name), key=lambda name: metrics[name])
-    text = f"mean IoU {100 * metrics['mean_iou']:.1f} at threshold {evaluation['threshold']:g} over {metrics['n']:,} objects"
+    text = f"mean IoU {100 * metrics['mean_iou']:.1f} at threshold {evaluation['threshold']:g}"
+    text += f" over {metrics['n']:,} objects"
     if "error_rate" in metrics:
         text += f", error rate {100 * metrics['error_rate']:.1f} %"
     return f"{text} (best of the sweep: {100 * metrics[best]:.1f} at {best.partition('@')[2]})"

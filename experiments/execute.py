@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from experiments.evaluation import evaluate
 from experiments.nodes import Node, load_node
 from experiments.runs import RunFolder
-from experiments.sentences import one_sentence
-from experiments.training import train
+from experiments.sentences import one_sentence, sentence
+from experiments.training import own_wandb_run, train
 
 
 def execute(node: Node, title: str = "") -> dict[str, Any]:
@@ -32,12 +32,27 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
             folder.prepare(node.describe())
         title = title or f"{node.kind} {folder.name}"
         if node.kind == "train":
-            train(node, folder, title)
+            with own_wandb_run():
+                train(node, folder, title)
         elif node.kind == "weights":
             folder.finish(kind="weights", metrics={}, weights=str(node.weights), seconds=0.0, parents=[])
         else:
             evaluate(node, folder, title)
+        if torch.distributed.is_initialized():  # from here on every process of the group finds the record
+            torch.distributed.barrier()
     return folder.record or {}
+
+
+@contextlib.contextmanager
+def explained(folder: RunFolder) -> Iterator[None]:
+    """Leave an error's sentence in the run's folder, for who waits for this process; the first of a group tells."""
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(FileExistsError), open(folder.problem, "x") as file:
+            file.write(sentence(error))
+        raise
+    folder.problem.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="a run's folder with its config.yaml")
     parser.add_argument("--title", default="", help="what progress lines call it")
     options = parser.parse_args(arguments)
-    execute(load_node(RunFolder(options.folder)), options.title)
+    folder = RunFolder(options.folder)
+    node = load_node(folder)
+    with explained(folder):
+        execute(node, options.title)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ continues a killed run and does nothing when it is done. A W&B sweep agent calls
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.compose import Tree, compose
 from experiments.execute import execute
 from experiments.nodes import Node
 from experiments.rows import find_spec, row_values
+from experiments.runs import runs_root
 from experiments.sentences import one_sentence
+from experiments.training import under_agent, wandb_wanted
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, Tree]:
@@ -70,14 +73,15 @@ def run(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 def report_to_wandb(records: Sequence[dict[str, Any]]) -> None:
     """Under a W&B agent (or WANDB=1), hand over what a sweep optimises; never otherwise."""
-    if not records or not (os.environ.get("WANDB_SWEEP_ID") or os.environ.get("WANDB", "0") not in ("", "0")):
+    if not wandb_wanted() or rank_zero_only.rank:
         return
     import wandb
 
     # An agent names its runs itself; alone, the evaluation's hash names it, so that a repeated command adds no second.
-    named = {} if os.environ.get("WANDB_SWEEP_ID") else {"id": records[0]["run"], "resume": "allow"}
-    with wandb.init(**named) as session:
+    named = {} if under_agent() else {"id": records[0]["run"], "resume": "allow"}
+    with wandb.init(dir=runs_root(), **named) as session:
         session.log(records[0]["metrics"])
+        session.summary["run"] = records[0]["run"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

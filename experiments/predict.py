@@ -76,7 +76,8 @@ class Predictor:
             state = self.model.start(torch.from_numpy(crop).permute(2, 0, 1)[None], clicks)
             logits, _ = self.model.predict(state, clicks)
         probability = torch.sigmoid(logits.float())[0, 0].numpy()
-        return geometry.paste(stretched(probability) if self.stretch else probability, crop_box, image.shape[:2], box)
+        pasted = geometry.paste(probability, crop_box, image.shape[:2], box)
+        return stretched(pasted, beyond=False) if self.stretch else pasted
 
 
 def extreme_order(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:

@@ -106,8 +106,10 @@ def _gather(result: TableResult, folder: Path) -> Sequence[Picture]:
         home.mkdir(exist_ok=True)
     found = []
     for number, picture in enumerate(result.pictures, start=1):
-        path = home / f"{number:02d}-{picture.path.name}"
-        shutil.copyfile(picture.path, path)
+        path = picture.path
+        if path.parent != home:
+            path = home / f"{number:02d}-{picture.path.name}"
+            shutil.copyfile(picture.path, path)
         found.append(replace(picture, path=path.relative_to(folder)))
     if curves:
         path = threshold_curves(curves, home / "threshold-sweep.png")

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.choices import choices_of
-from experiments.launchers import Failed, InProcess, Slurm, in_order, launcher
+from experiments.figures import learning_curves
+from experiments.launchers import Failed, InProcess, in_order, launcher
 from experiments.nodes import Node
 from experiments.records import Records
 from experiments.report import print_report, write_report
@@ -87,6 +88,7 @@ def reproduce(
     print(f"{table.id}: {len(nodes)} runs, {len(nodes) - len(todo)} done, {len(todo)} to make", flush=True)
     with_launcher = launcher(launch_by, devices) if todo else InProcess()
     failed: dict[str, str] = {}
+    waiting: dict[str, str] = {}
     for number, node in enumerate(todo, 1):
         title = titles[node.hash]
         broken = next((failed[parent.hash] for parent in node.parents if parent.hash in failed), None)
@@ -95,26 +97,37 @@ def reproduce(
             continue
         print(f"[{number}/{len(todo)}] {title} (seed {node.config['seed']}, run {node.hash})", flush=True)
         try:
-            with_launcher.launch(node, title)
+            if note := with_launcher.launch(node, title):
+                waiting[node.hash] = note
         except Failed as error:
             print(f"  failed: {error}", flush=True)
             failed[node.hash] = str(error)
     for cell in cells:
         broken = next((failed[node.hash] for node in cell.nodes if node.hash in failed), None)
-        cell.problem = cell.problem or (f"failed: {broken}" if broken else "")
+        pending = next((waiting[node.hash] for node in cell.nodes if node.hash in waiting), "")
+        cell.problem = cell.problem or (f"failed: {broken}" if broken else pending)
+    if waiting:
+        print(
+            f"{len(waiting)} jobs are queued or running: `squeue --me` shows them, their output is in "
+            f"{runs_root() / 'jobs'}; the same command writes the report when they are done"
+        )
     return cells, not failed
 
 
-def pictures_of(cells: Sequence[PlannedCell], each: int = 4) -> list[Picture]:
-    """A few overlays per row, of the same objects in all rows that were evaluated on the same data."""
-    pictures = []
+def pictures_of(cells: Sequence[PlannedCell], folder: Path, each: int = 4) -> list[Picture]:
+    """Per row a few overlays, of the same objects wherever rows are evaluated on the same data; the learning curves."""
+    pictures, logs = [], {}
     for cell in cells:
         for node in cell.second[:1]:
             found = sorted((node.folder.path / "pictures").glob("*.png"))
-            step = max(1, len(found) // each)
-            for path in found[::step][:each]:
-                iou = path.stem.partition("-iou")[2]
-                pictures.append(Picture(f"IoU {iou} %", path, cell.row))
+            for path in found[:: max(1, len(found) // each)][:each]:
+                pictures.append(Picture(f"IoU {path.stem.partition('-iou')[2]} %", path, cell.row))
+            log = node.parents[0].folder.path / "metrics.csv"
+            if log.exists():
+                logs[cell.row] = log
+    if logs:
+        curves = learning_curves(logs, folder / "learning-curves.png", ["train/loss"])
+        pictures.append(Picture("Training loss by step.", curves))
     return pictures
 
 
@@ -142,14 +155,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [int(number) for number in options.rows.split(",") if number]
     seeds = range(options.seeds)
     cells, complete = reproduce(table, conditions, seeds, rows, options.devices, options.launcher)
-    if options.launcher == "slurm" and any(node.folder.record is None for cell in cells for node in cell.nodes):
-        print(f"jobs are submitted; when they are done, the same command writes the report ({Slurm.__name__})")
     records = Records(runs_root())
     result = table_result(
         table, options.profile, [cell.result(table, records, options.profile) for cell in cells], runs_root(),
         seeds=list(seeds), started=started, finished=time.strftime("%Y-%m-%d %H:%M"),
         environment=environment_line(), reduction=REDUCTIONS.get(options.profile, ""),
-        choices={cell.row: choices_of(cell.second[0]) for cell in cells if cell.second}, pictures=pictures_of(cells),
+        choices={cell.row: choices_of(cell.second[0]) for cell in cells if cell.second},
+        pictures=pictures_of(cells, options.reports / options.profile / table.id),
     )  # fmt: skip
     paths = write_report(result, options.reports / options.profile)
     print_report(result)
@@ -165,7 +177,9 @@ def environment_line() -> str:
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    return f"{device}, Python {platform.python_version()}, torch {torch.__version__}, commit {git_commit() or 'unknown'}"
+    return (
+        f"{device}, Python {platform.python_version()}, torch {torch.__version__}, commit {git_commit() or 'unknown'}"
+    )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def find_spec(reference: str) -> RunSpec:
 
     Raises ValueError with the names that exist.
     """
-    table_name, slash, wanted = reference.partition("/")
+    table_name, _, wanted = reference.partition("/")
     table = load_table(table_name)
     specs: dict[str, RunSpec] = {}
     for row in table.rows:

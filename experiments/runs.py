@@ -1,4 +1,4 @@
-"""The run store: a run is a folder named after a hash of what determines its result, finished when record.json is there."""
+"""The run store: a run is a folder, named after what determines its result and finished with its record.json."""
 
 from __future__ import annotations
 
@@ -66,6 +66,22 @@ class RunFolder:
         config: dict[str, Any] = yaml.safe_load(file.read_text())
         return config
 
+    @property
+    def job(self) -> str | None:
+        """The cluster job that was submitted for this run."""
+        file = self.path / "job"
+        return file.read_text() if file.exists() else None
+
+    @property
+    def problem(self) -> Path:
+        """The file that holds why the last attempt failed."""
+        return self.path / "problem.txt"
+
+    @property
+    def why_not(self) -> str:
+        """Why the last attempt failed, when it could say so."""
+        return self.problem.read_text() if self.problem.exists() else ""
+
     def prepare(self, config: Mapping[str, Any]) -> None:
         """Make the folder and write what the run is."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -98,7 +114,9 @@ def find_run(reference: str) -> RunFolder:
     found = sorted(folder for folder in runs_root().glob(f"{reference}*") if (folder / "config.yaml").exists())
     if len(found) != 1:
         what = f"{len(found)} runs begin" if found else "no run begins"
-        raise ValueError(f"{what} with {reference!r} below {runs_root().resolve()}; `ls -t` there lists the newest first")
+        raise ValueError(
+            f"{what} with {reference!r} below {runs_root().resolve()}; `ls -t` there lists the newest first"
+        )
     return RunFolder(found[0])
 
 

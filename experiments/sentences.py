@@ -7,6 +7,12 @@ import sys
 from collections.abc import Callable
 
 
+def sentence(error: BaseException) -> str:
+    """An error in one line; its kind is named where the message was not written for the user."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (ValueError, OSError)) and text else f"{type(error).__name__}: {text}"
+
+
 def one_sentence(main: Callable[[], object]) -> None:
     """Run a command; errors that a user can mend end it with their sentence alone."""
     try:
@@ -14,7 +20,7 @@ def one_sentence(main: Callable[[], object]) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("TRACEBACK", "0") not in ("", "0"):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import logging
 import os
 import sys
@@ -79,23 +80,65 @@ def no_command_line() -> Iterator[None]:
         sys.argv = typed
 
 
+def under_agent() -> bool:
+    """Whether a W&B sweep agent started this process."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
+def wandb_wanted() -> bool:
+    """Under an agent, or with WANDB=1: then offline unless WANDB_MODE says online. Else it is not imported."""
+    if under_agent():
+        return True
+    if os.environ.get("WANDB", "0") in ("", "0"):
+        return False
+    os.environ.setdefault("WANDB_MODE", "offline")
+    return True
+
+
+@contextlib.contextmanager
+def own_wandb_run() -> Iterator[None]:
+    """Close the W&B run that a training opened, or the next one would write into it; an agent's run stays open."""
+    try:
+        yield
+    finally:
+        if wandb_wanted() and not under_agent():
+            import wandb
+
+            wandb.finish()
+
+
 def loggers(config: Tree, folder: Path) -> list[dict[str, Any]]:
-    """CSV always; W&B when the user asks for it with WANDB=1 (offline unless WANDB_MODE says online)."""
+    """CSV always; W&B when the user asks for it with WANDB=1, or a sweep's agent runs this."""
+    started = len(list(folder.glob("log-*")))  # CSVLogger would delete what an interrupted training wrote
     wanted: list[dict[str, Any]] = [
         {
             "class_path": "pytorch_lightning.loggers.CSVLogger",
-            "init_args": {"save_dir": str(folder), "name": "", "version": "log", "flush_logs_every_n_steps": 20},
+            "init_args": {"save_dir": str(folder), "name": "", "version": f"log-{started}"},
         }
     ]
-    if os.environ.get("WANDB", "0") not in ("", "0"):
-        os.environ.setdefault("WANDB_MODE", "offline")
+    if wandb_wanted():
+        named = {} if under_agent() else {"id": folder.name, "name": folder.name, "resume": "allow"}
         wanted.append(
             {
                 "class_path": "pytorch_lightning.loggers.WandbLogger",
-                "init_args": {"save_dir": str(folder), "name": folder.name, "project": config["method"]},
+                "init_args": {"save_dir": str(folder), "project": config["method"], **named},
             }
         )
     return wanted
+
+
+def join_logs(folder: Path) -> None:
+    """metrics.csv of a run from the logs of its one or several starts; a step made twice counts as made last."""
+    rows: dict[int, dict[str, str]] = {}
+    for log in sorted(folder.glob("log-*/metrics.csv"), key=lambda path: int(path.parent.name[4:])):
+        with open(log, newline="") as file:
+            rows |= {int(row["step"]): row for row in csv.DictReader(file)}
+    if not rows:
+        return
+    with open(folder / "metrics.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows.values() for name in row)))
+        writer.writeheader()
+        writer.writerows(rows[step] for step in sorted(rows))
 
 
 def train(node: Node, folder: RunFolder, title: str) -> None:
@@ -106,6 +149,8 @@ def train(node: Node, folder: RunFolder, title: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # the sampler is
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         cli = instantiate(
             node.config,
@@ -123,11 +168,13 @@ def train(node: Node, folder: RunFolder, title: str) -> None:
             cli.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if last.exists() and trainer.is_global_zero:
             print(f"  {title}: continuing from {last}", flush=True)
-        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from None
     if not trainer.is_global_zero:
         return
+    join_logs(folder.path)
     weights = folder.path / "weights.pt"
     AtomicCheckpointIO().save_checkpoint(cli.model.state_dict(), weights)
     data = cli.datamodule

@@ -78,7 +78,7 @@ def dilated_resnet(
         bn_affine: scale and shift of batch norm; DEXTR's code does not train them.
         bn_statistics: of the batch in training (live), or the stored ones for ever, which needs pretrained weights.
         init: timm's random start (He), or every convolution ~ N(0, 0.01) as in DEXTR's code.
-        pretrained: None or False: random; True or "timm": from timm's hub; else a file of these weights.
+        pretrained: None or False: random; True, "timm" or "imagenet": from timm's hub; else a file of these weights.
         new_channels: what the first convolution does with channels that the pretrained one lacks. Copies of its last
             one (what DEXTR intends), zeros (IOG), or all of its channels stay random (what DEXTR's code does).
         widths: planes of the four stages in place of 64, 128, 256, 512, for smaller networks.

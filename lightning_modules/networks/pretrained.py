@@ -10,11 +10,16 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from lightning_modules.networks.official import load_exactly, read_weights
+from lightning_modules.networks.official import NameTable, load_exactly, read_weights, rename
+
+# Classifiers are left out; DeepLab-v2's multi-scale checkpoint, DEXTR's start, keeps the ResNet below `Scale`.
+BACKBONE_NAMES: NameTable = {r"^(Scale\.)?(fc|layer5)\.": None, r"^Scale\.": ""}
 
 
 def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | None, new_channels: str) -> str | None:
     """Fill a backbone; the arguments are those of `dilated_resnet`. Returns where the weights came from, or None.
+
+    A file may be of timm or torchvision, or DeepLab-v2's `MS_DeepLab_resnet_trained_VOC.pth`.
 
     Stored batch statistics come along. DEXTR's code leaves them at 0 and 1 and learns them anew, which differs for the
     first fifty steps or so, and only in evaluation.
@@ -22,14 +27,14 @@ def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | Non
     conv_name, conv = next((name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d))
     if not pretrained or conv.weight.is_meta:
         return None
-    if pretrained is True or pretrained == "timm":
+    if pretrained is True or pretrained in ("timm", "imagenet"):
         found = cached_weights(name) or hub_weights(name)
         if found is None:
             return None
         source, weights = f"timm {name}", found
     else:
         source, weights = Path(pretrained).name, read_weights(pretrained)
-    weights = {name: weight for name, weight in weights.items() if not name.startswith("fc.")}
+    weights = {ours: weight for name, weight in weights.items() if (ours := rename(name, BACKBONE_NAMES)) is not None}
 
     first = f"{conv_name}.weight"
     if first in weights and conv.in_channels > weights[first].shape[1]:

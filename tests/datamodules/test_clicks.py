@@ -78,6 +78,15 @@ def test_extreme_points_of_an_l_lie_on_the_l_and_not_on_its_box():
     assert extreme_points(mask).tolist() == [[2, 7], [3, 2], [16, 12], [9, 13]]
 
 
+def test_the_pixels_of_a_band_are_listed_along_their_side_and_then_inward():
+    """The order is part of the draws: a key picks by place."""
+    left, top, right, bottom = (side.tolist() for side in side_candidates(square(9, top_left=(2, 4), side=(3, 4)), 1))
+    assert left == [[2, 4], [3, 4], [2, 5], [3, 5], [2, 6], [3, 6]]
+    assert top == [[2, 4], [2, 5], [3, 4], [3, 5], [4, 4], [4, 5], [5, 4], [5, 5]]
+    assert right == [[5, 4], [4, 4], [5, 5], [4, 5], [5, 6], [4, 6]]
+    assert bottom == [[2, 6], [2, 5], [3, 6], [3, 5], [4, 6], [4, 5], [5, 6], [5, 5]]
+
+
 def test_a_single_pixel_is_its_own_four_extreme_points():
     mask = square((5, 7), top_left=(6, 2), side=1)
     assert extreme_points(mask).tolist() == [[6, 2]] * 4

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 
 from datamodules import miniature
-from experiments import fit
+from experiments import fit, training
 from experiments.compose import compose
 from experiments.nodes import Node
 from experiments.runs import RunFolder
@@ -57,7 +58,9 @@ def command(*extra):
 def assert_same_weights(first, second, **tolerance):
     assert first.keys() == second.keys()
     for name, weight in first.items():
-        torch.testing.assert_close(weight.float(), second[name].float(), **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+        torch.testing.assert_close(
+            weight.float(), second[name].float(), **(tolerance or {"rtol": 0, "atol": 0}), msg=name
+        )
 
 
 def test_the_same_command_does_nothing_twice(store):
@@ -75,6 +78,33 @@ def test_workers_change_nothing(store, monkeypatch):
     assert helped["run"] == alone["run"]
     assert_same_weights(weights_of({"run": helped["parents"][0]}), weights)
     assert rows_of(helped) == rows
+
+
+class StopAfter(Callback):
+    """Interrupts a training after a step, as Ctrl-C does, with the checkpoint of that step written."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 7, 11])
+def test_training_goes_on_from_any_step_to_the_same_weights(store, monkeypatch, step):
+    (whole,) = fit.run([*TINY])
+    weights = weights_of({"run": whole["parents"][0]})
+    monkeypatch.setenv("RUNS_ROOT", str(store.with_name("interrupted")))
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "Progress", lambda title: StopAfter(step))
+        with pytest.raises(KeyboardInterrupt):
+            fit.run(TINY)
+    (last,) = store.with_name("interrupted").glob("*/last.ckpt")
+    assert torch.load(last, weights_only=False)["global_step"] == step
+    (resumed,) = fit.run(TINY)
+    assert_same_weights(weights_of({"run": resumed["parents"][0]}), weights)
 
 
 @pytest.mark.slow
