@@ -23,7 +23,8 @@ help:  ## this list
 	@echo "       PROFILE=paper          published size and schedule (default); quick: hours on one GPU;"
 	@echo "                              small: two CPU cores, real data; miniature: drawn data, minutes"
 	@echo "       SEEDS=3 ROWS=3,4       repeat what is random; only some rows"
-	@echo "       DEVICES=4              processes per run; LAUNCHER=slurm submits dependent jobs"
+	@echo "       DEVICES=4              processes per run; LAUNCHER=slurm submits dependent jobs (environment:"
+	@echo "                              JOB_MINUTES=1440 JOB_CPUS=8 JOB_GPUS=devices SBATCH_PARTITION SBATCH_ACCOUNT)"
 	@echo "       WEIGHTS=file.pth       official weights in place of training where a row is the published model"
 	@echo '       ARGS="model.lr=..."    any value of the recipe'
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /  make \1|/' | \

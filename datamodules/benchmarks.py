@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,16 @@ VOID, OBJECT = 128, 129  # of GrabCut's trimaps: 0 background, 128 nobody knows,
 def read_grabcut(root: Path) -> ObjectIndex:
     """GrabCut: 50 images in `data_GT` (.jpg, .JPG and .bmp), one trimap each in `boundary_GT/*.bmp`.
 
-    Boxes are measured on the object, as everywhere; the loose ones that the benchmark gives are `grabcut_boxes`.
+    `box` is the one that the benchmark gives (Lempitsky et al.), in which its error rate is counted, where
+    `boundary_GT_rect` is there, else the object's own. Crops and points always come from the object.
     """
-    return read_pairs(root / "data_GT", root / "boundary_GT", "grabcut", threshold=OBJECT, void_value=VOID)
+    index = read_pairs(root / "data_GT", root / "boundary_GT", "grabcut", threshold=OBJECT, void_value=VOID)
+    if not (root / "boundary_GT_rect").is_dir():
+        return index
+    given, boxes = grabcut_boxes(root), np.array(index.box)
+    for i in range(len(index)):
+        boxes[i] = given.get(index.image_path(i).stem, tuple(boxes[i]))
+    return replace(index, box=boxes)
 
 
 def grabcut_boxes(root: Path) -> dict[str, tuple[int, int, int, int]]:
@@ -76,7 +84,7 @@ register(
         read=read_grabcut,
         folder="GrabCut",
         variable="GRABCUT_ROOT",
-        sources=lambda root: [root / "data_GT", root / "boundary_GT"],
+        sources=lambda root: [root / "data_GT", root / "boundary_GT", *root.glob("boundary_GT_rect")],
         layout="data_GT/*.{jpg,JPG,bmp}, boundary_GT/*.bmp (and boundary_GT_rect/*.bmp for its boxes)",
         fetch="the GrabCut image segmentation database of Microsoft Research Cambridge",
         images=50,

@@ -110,8 +110,9 @@ def _box_of(mask: NDArray) -> NDArray[np.int64] | None:
 
 def _box_through(mask: NDArray, matrix: NDArray) -> NDArray[np.int64] | None:
     """The tight box of a mask moved by `matrix` within its frame, None when it left; only where it can be is drawn."""
-    full = np.array(mask.shape[::-1])
-    x_min, y_min, x_max, y_max = tight_box(mask)
+    if (own := _box_of(mask)) is None:
+        return None
+    full, (x_min, y_min, x_max, y_max) = np.array(mask.shape[::-1]), own
     corners = [[x, y] for x in (x_min - 1, x_max + 1) for y in (y_min - 1, y_max + 1)]
     reached = geometry.apply(matrix, np.array(corners))
     first = np.clip(np.floor(reached.min(0)), 0, full - 1).astype(np.int64)

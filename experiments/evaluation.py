@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from datamodules.selection import open_objects
 from experiments.compose import Tree
 from experiments.figures import overlay
 from experiments.nodes import Node
+from experiments.object_rows import describe, merge_rows, summarise
 from experiments.runs import RunFolder
 from experiments.training import build_part
 from lightning_modules.metrics import error_rate, threshold_sweep
@@ -65,7 +65,7 @@ class ObjectScorer(LightningModule):
 
     def on_test_start(self) -> None:
         """Open this process' part of the rows."""
-        self._file = (self.folder / f"rows.{self.global_rank}.csv").open("w", newline="")  # noqa: SIM115  closed below
+        self._file = (self.folder / f"rows.{self.global_rank}.csv").open("w", newline="")
         self._rows = csv.writer(self._file)
         self._rows.writerow(self.columns)
         self._done, self._shown = 0, time.monotonic()
@@ -193,8 +193,7 @@ def evaluate(node: Node, folder: RunFolder, title: str) -> None:
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return
-    rows = merge_rows(folder.path, len(index), trainer.world_size)
-    metrics = summarise(rows)
+    metrics = summarise(merge_rows(folder.path, len(index), trainer.world_size))
     print(f"  {title}: {describe(metrics, node.config['evaluation'])}", flush=True)
     folder.finish(
         kind="evaluate",
@@ -213,51 +212,3 @@ def sample_recipe(config: Tree) -> SampleRecipe:
     """The pre-processing of a composed tree."""
     recipe: SampleRecipe = build_part(SampleRecipe, config["data"]["init_args"]["sample"])
     return recipe
-
-
-def merge_rows(folder: Path, expected: int, processes: int) -> list[dict[str, str]]:
-    """The rows of all processes in the order of the index, each object once; RuntimeError when one is missing."""
-    rows: dict[int, dict[str, str]] = {}
-    parts = [folder / f"rows.{rank}.csv" for rank in range(processes)]
-    for part in parts:
-        with open(part, newline="") as file:
-            for row in csv.DictReader(file):
-                rows[int(row["position"])] = row
-    if len(rows) != expected:
-        raise RuntimeError(f"{expected} objects were to be evaluated, {len(rows)} rows were written in {folder}")
-    ordered = [rows[position] for position in sorted(rows)]
-    with open(folder / ".rows.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(ordered[0]))
-        writer.writeheader()
-        writer.writerows(ordered)
-    (folder / ".rows.csv").replace(folder / "rows.csv")
-    for part in parts:
-        part.unlink()
-    return ordered
-
-
-def summarise(rows: list[dict[str, str]]) -> dict[str, float]:
-    """Plain means over all objects, in the order of the rows, so that any number of processes gives the same."""
-
-    def mean(name: str) -> float:
-        return float(np.mean([float(row[name]) for row in rows]))
-
-    metrics = {"mean_iou": mean("iou"), "n": len(rows), "seconds_per_object": mean("seconds")}
-    if rows[0]["error_rate"] != "":
-        metrics["error_rate"] = mean("error_rate")
-    return metrics | {f"mean_iou@{name[4:]}": mean(name) for name in rows[0] if name.startswith("iou@")}
-
-
-def describe(metrics: dict[str, float], evaluation: dict[str, Any]) -> str:
-    """One line for the console."""
-    best = max((name for name in metrics if "@" in name), key=lambda name: metrics[name])
-    text = f"mean IoU {100 * metrics['mean_iou']:.1f} at threshold {evaluation['threshold']:g}"
-    text += f" over {metrics['n']:,} objects"
-    if "error_rate" in metrics:
-        text += f", error rate {100 * metrics['error_rate']:.1f} %"
-    return f"{text} (best of the sweep: {100 * metrics[best]:.1f} at {best.partition('@')[2]})"
-
-
-def pictures_of(folder: RunFolder) -> Iterator[Path]:
-    """The overlays that an evaluation left."""
-    yield from sorted((folder.path / "pictures").glob("*.png"))

@@ -23,7 +23,7 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
     if node.config["threads"]:
         torch.set_num_threads(node.config["threads"])
     folder = node.folder
-    first = rank_zero_only.rank == 0  # the other processes of a group join what the first one holds
+    first = getattr(rank_zero_only, "rank", 0) == 0  # the other processes of a group join what the first one holds
     with folder.locked() if first else contextlib.nullcontext():
         record = folder.record
         if record is not None:

@@ -73,7 +73,7 @@ def run(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
 def report_to_wandb(records: Sequence[dict[str, Any]]) -> None:
     """Under a W&B agent (or WANDB=1), hand over what a sweep optimises; never otherwise."""
-    if not wandb_wanted() or rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0) != 0 or not wandb_wanted():
         return
     import wandb
 

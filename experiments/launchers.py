@@ -89,15 +89,17 @@ class Slurm:
                 raise ValueError("LAUNCHER=slurm needs submitit: run .venv/bin/pip install -e .[cluster]") from error
             executor = submitit.AutoExecutor(runs_root() / "jobs" / "%j", cluster="slurm", slurm_max_num_timeout=1000)
         self._executor, self._devices, self._states = executor, devices, states_of_jobs()
+        self._submitted: set[str] = set()
 
     def launch(self, node: Node, title: str) -> str:
         """Submit a node unless its job is there already; what it builds on was submitted before or is done."""
         folder = node.folder
         if folder.record is not None:
             return ""
-        before = folder.job
-        if before not in self._states:
-            if before is not None:
+        before, ready = folder.job, all(parent.folder.record is not None for parent in node.parents)
+        again = any(parent.folder.job in self._submitted for parent in node.parents)
+        if before not in self._states or again:
+            if before is not None and ready:
                 why = folder.why_not or f"see {runs_root() / 'jobs' / before}"
                 print(f"  job {before} ended without a record ({why}); submitting it anew", flush=True)
             self._submit(node, title)
@@ -123,6 +125,7 @@ class Slurm:
             raise Failed(sentence(error)) from error
         write_atomically(node.folder.path / "job", str(job.job_id))
         self._states[str(job.job_id)] = "queued"
+        self._submitted.add(str(job.job_id))
         print(f"  submitted as job {job.job_id}" + (f", after {', '.join(waiting)}" if waiting else ""), flush=True)
 
 

@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 def sentence(error: BaseException) -> str:
     """An error in one line; its kind is named where the message was not written for the user."""
-    text = " ".join(str(error).split())
+    text = str(error)
+    if "Original Traceback" in text:  # from a loader's worker: what it said stands last, behind its kind
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    text = " ".join(text.split())
     return text if isinstance(error, (ValueError, OSError)) and text else f"{type(error).__name__}: {text}"
 
 

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -67,7 +68,10 @@ def refusals_in_one_sentence() -> Iterator[None]:
     try:
         yield
     except (TypeError, ArgumentError) as error:
-        raise ValueError(f"the composed recipe does not fit its classes: {error}") from error
+        text = " ".join(str(error).split())
+        values = re.findall(r'Parser key "([\w.]+)": (Expected (?:(?!Parser key).)+?Got value: \S+)', text)
+        refused = f"{values[-1][0]}: {values[-1][1].lower()}" if values else text
+        raise ValueError(f"the composed recipe does not fit its classes: {refused}") from error
 
 
 @contextlib.contextmanager

@@ -22,8 +22,8 @@ class DEXTR(LightningModule):
     """Deep Extreme Cut: RGB and a map of the extreme points in, the object's mask out.
 
     Args:
-        network: `forward(input (B, 3 + G, H, W), regions (B, 4)) -> logits (B, 1, H, W)`, with a `backbone` and the rest, its
-            head. G is the guidance's channels.
+        network: `forward(input (B, 3 + G, H, W), regions (B, 4)) -> logits (B, 1, H, W)` with G guidance channels; its
+            `backbone` is one parameter group, all else, the head, the other.
         guidance: encodes the points; None trains on the crop alone ("bounding boxes" in Table 3).
         loss: `forward(logits, mask, void, counts)`.
         optimizer: called with parameter groups. The paper's SGD (Sec. 3.4).

@@ -1,5 +1,6 @@
 """The user's own commands on the drawn data, and what they say to bad input."""
 
+import errno
 import json
 import re
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from experiments import evaluate, fit, predict, reproduce, sweep_local
+from experiments.callbacks import AtomicCheckpointIO
 from experiments.report_check import check_report
 from experiments.runs import find_run
 from experiments.sentences import one_sentence
@@ -151,3 +154,18 @@ def test_a_command_ends_without_a_traceback(tmp_path):
     assert (done.returncode, failed.returncode) == (0, 1)
     assert "Traceback" not in failed.stderr
     assert failed.stderr.strip().splitlines()[-1].startswith("error: no table 'dextr-44'; nearest:")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_no_partial_one(tmp_path, monkeypatch):
+    checkpoints = AtomicCheckpointIO()
+    checkpoints.save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
+
+    def full(content, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save_checkpoint({"step": 2}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt") == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback
@@ -17,6 +19,7 @@ from experiments import fit, training
 from experiments.compose import compose
 from experiments.nodes import Node
 from experiments.runs import RunFolder
+from experiments.sentences import one_sentence
 
 TINY = [
     "--config=dextr", "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=4",
@@ -189,3 +192,22 @@ def test_identity_follows_the_data(store):
     before = Node("train", compose("dextr", profile="miniature")).hash
     fewer = Node("train", compose("dextr", profile="miniature", overrides=["data.train=[sbd/train]"])).hash
     assert before != fewer
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_image_ends_training_with_its_name(store, tmp_path, capsys, workers):
+    for folder, suffix in (("img", ".jpg"), ("gt", ".png")):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+        for name in ("a", "b", "c", "d"):
+            pixels = np.zeros((40, 50, 3), np.uint8)
+            pixels[10:30, 10:30] = 255
+            cv2.imwrite(str(tmp_path / "mine" / folder / (name + suffix)), pixels)
+    whole = (tmp_path / "mine" / "img" / "c.jpg").read_bytes()
+    (tmp_path / "mine" / "img" / "c.jpg").write_bytes(whole[:-40])
+    line = [*TINY, f"--data.train=['folder:{tmp_path / 'mine'}']", f"--data.workers={workers}", "--no-test"]
+    with pytest.raises(SystemExit) as ended:
+        one_sentence(lambda: fit.main(line))
+    assert ended.value.code == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert said.startswith("error: image ")
+    assert "c.jpg is truncated" in said

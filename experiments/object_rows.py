@@ -1,0 +1,76 @@
+"""The rows of an evaluation: one line per object on disk, from which every number of a report is computed.
+
+Rows are streamed, never held: memory does not grow with the data set.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, str]
+
+
+def merge_rows(folder: Path, expected: int, processes: int) -> Path:
+    """rows.csv from the parts of all processes, in the order of the index, each object once.
+
+    Every process wrote its part in that order. Raises RuntimeError when an object is missing.
+    """
+    parts = [folder / f"rows.{rank}.csv" for rank in range(processes)]
+    merged, written = folder / ".rows.csv", 0
+    with ExitStack() as stack:
+        readers = [csv.DictReader(stack.enter_context(part.open(newline=""))) for part in parts]
+        out = stack.enter_context(merged.open("w", newline=""))
+        writer = csv.DictWriter(out, list(readers[0].fieldnames or ()))
+        writer.writeheader()
+        in_order = heapq.merge(*readers, key=_position)
+        for _, same in groupby(in_order, key=_position):  # a process without objects of its own repeats some
+            writer.writerow(next(same))
+            written += 1
+    if written != expected:
+        raise RuntimeError(f"{expected} objects were to be evaluated, {written} rows were written in {folder}")
+    merged.replace(folder / "rows.csv")
+    for part in parts:
+        part.unlink()
+    return folder / "rows.csv"
+
+
+def _position(row: Row) -> int:
+    return int(row["position"])
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file, one at a time."""
+    with path.open(newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def summarise(path: Path) -> dict[str, float]:
+    """Plain means over all objects, added in the order of the rows: any number of processes gives the same digits."""
+    sums: dict[str, float] = {}
+    count = 0
+    for row in read_rows(path):
+        count += 1
+        for name, value in row.items():
+            if value and name.startswith(("iou", "error_rate", "seconds")):
+                sums[name] = sums.get(name, 0.0) + float(value)
+    means = {name: total / count for name, total in sums.items()}
+    metrics = {"mean_iou": means["iou"], "n": count, "seconds_per_object": means["seconds"]}
+    if "error_rate" in means:
+        metrics["error_rate"] = means["error_rate"]
+    return metrics | {f"mean_iou@{name[4:]}": mean for name, mean in means.items() if name.startswith("iou@")}
+
+
+def describe(metrics: dict[str, float], evaluation: dict[str, Any]) -> str:
+    """One line for the console."""
+    best = max((name for name in metrics if "@" in name), key=lambda name: metrics[name])
+    text = f"mean IoU {100 * metrics['mean_iou']:.1f} at threshold {evaluation['threshold']:g}"
+    text += f" over {metrics['n']:,} objects"
+    if "error_rate" in metrics:
+        text += f", error rate {100 * metrics['error_rate']:.1f} %"
+    return f"{text} (best of the sweep: {100 * metrics[best]:.1f} at {best.partition('@')[2]})"

@@ -1,0 +1,222 @@
+"""Where runs are made: dependent jobs, process groups, and what a table says of runs that wait or failed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from experiments import fit, launchers, reproduce
+from experiments.launchers import Failed, Job, Slurm, Subprocesses, in_order, launcher
+from experiments.runs import RunFolder
+from tests.experiments.test_commands import SHRUNK, here, report_of  # noqa: F401
+from tests.experiments.test_training import TINY, drawn, store  # noqa: F401
+
+
+@dataclass
+class FakeExecutor:
+    """Stands in for submitit: remembers what each job asked for."""
+
+    parameters: dict = field(default_factory=dict)
+    jobs: list = field(default_factory=list)
+
+    def update_parameters(self, **parameters):
+        self.parameters = parameters
+
+    def submit(self, job):
+        self.jobs.append((job, self.parameters))
+        return SimpleNamespace(job_id=str(100 + len(self.jobs)))
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster without SLURM: an executor, and the states that squeue would print."""
+    states, executor = {}, FakeExecutor()
+    monkeypatch.setattr(launchers, "states_of_jobs", lambda: dict(states))
+    monkeypatch.setattr(launchers, "launcher", lambda name, devices: Slurm(devices, executor))
+    monkeypatch.setattr(reproduce, "launcher", lambda name, devices: Slurm(devices, executor))
+    return SimpleNamespace(states=states, executor=executor)
+
+
+def chain(*extra):
+    """A training and its evaluation."""
+    _, config = fit.parse([*TINY, *extra])
+    return in_order(fit.evaluations(fit.Node("train", config)))
+
+
+def test_parents_come_before_children_and_each_once(store):  # noqa: F811
+    training, evaluation = chain()
+    scored = {**evaluation.config, "evaluation": {**evaluation.config["evaluation"], "batch_size": 3}}
+    other = fit.Node("evaluate", scored, (training,))
+    assert in_order([other, evaluation]) == [training, other, evaluation]
+
+
+def test_a_job_depends_on_the_jobs_of_its_parents_and_asks_for_its_processes(store, cluster, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("JOB_MINUTES", "7")
+    slurm = Slurm(2, cluster.executor)
+    notes = [slurm.launch(node, "train + PSP") for node in chain()]
+    (first, asked), (second, asked_second) = cluster.executor.jobs
+    assert notes == ["job 101 is queued", "job 102 is queued"]
+    assert "dependency" not in asked["slurm_additional_parameters"]
+    assert asked_second["slurm_additional_parameters"] == {"kill-on-invalid-dep": "yes", "dependency": "afterok:101"}
+    assert (asked["tasks_per_node"], asked["timeout_min"], asked["name"]) == (2, 7, "train-PSP")
+    assert [RunFolder(job.folder).config["kind"] for job in (first, second)] == ["train", "evaluate"]
+
+
+def test_jobs_that_are_queued_and_runs_that_are_done_are_not_submitted_again(store, cluster):  # noqa: F811
+    training, evaluation = chain()
+    Slurm(1, cluster.executor).launch(training, "t")
+    cluster.states["101"] = "running"
+    again = Slurm(1, cluster.executor)
+    assert again.launch(training, "t") == "job 101 is running"
+    assert len(cluster.executor.jobs) == 1
+    training.folder.finish(kind="train", metrics={})
+    assert again.launch(training, "t") == ""
+    again.launch(evaluation, "e")
+    assert "dependency" not in cluster.executor.jobs[-1][1]["slurm_additional_parameters"]
+
+
+def test_a_failed_job_is_named_with_its_reason_and_submitted_anew(store, cluster, capsys):  # noqa: F811
+    training, _ = chain("--data.batch_size=many")
+    Slurm(1, cluster.executor).launch(training, "t")
+    with pytest.raises(ValueError, match="batch_size"):
+        cluster.executor.jobs[0][0]()  # what the job does on its node
+    assert Slurm(1, cluster.executor).launch(training, "t") == "job 102 is queued"
+    assert "job 101 ended without a record (the composed recipe does not fit" in capsys.readouterr().out
+    assert training.folder.why_not == ""
+
+
+def test_a_child_of_a_job_submitted_anew_waits_for_the_new_one(store, cluster):  # noqa: F811
+    training, evaluation = chain()
+    slurm = Slurm(1, cluster.executor)
+    slurm.launch(training, "t"), slurm.launch(evaluation, "e")
+    cluster.states["102"] = "queued"  # its parent failed, and SLURM has not taken it away yet
+    again = Slurm(1, cluster.executor)
+    assert [again.launch(training, "t"), again.launch(evaluation, "e")] == ["job 103 is queued", "job 104 is queued"]
+    assert cluster.executor.jobs[-1][1]["slurm_additional_parameters"]["dependency"] == "afterok:103"
+
+
+def test_a_refused_job_is_one_sentence(store, cluster, monkeypatch):  # noqa: F811
+    def refuse(job):
+        raise RuntimeError("sbatch: error: invalid account\n or partition")
+
+    monkeypatch.setattr(cluster.executor, "submit", refuse)
+    with pytest.raises(Failed, match="sbatch: error: invalid account or partition"):
+        Slurm(1, cluster.executor).launch(chain()[0], "t")
+
+
+def test_the_report_says_which_job_a_cell_waits_for(here, cluster, capsys):  # noqa: F811
+    reproduce.main(["dextr-4", *SHRUNK, "--rows=2,3", "--launcher=slurm"])
+    reasons = [cell["reason"] for cell in report_of(here, "dextr-4")["cells"][1:3]]
+    assert reasons == ["job 102 is queued", "job 104 is queued"]
+    assert "4 jobs are queued or running: `squeue --me` shows them" in capsys.readouterr().out
+
+
+def test_the_children_of_a_failed_run_are_reported_and_other_rows_run(here, monkeypatch):  # noqa: F811
+    class Stub:
+        def launch(self, node, title):
+            if node.config["model"]["init_args"]["guidance"] is None:
+                raise Failed("the disk is full")
+            assert all(parent.folder.record for parent in node.parents)
+            node.folder.prepare(node.describe())
+            if node.kind == "train":
+                node.folder.finish(kind=node.kind, metrics={}, parents=[])
+            return "" if node.kind == "train" else "job 5 is running"
+
+    monkeypatch.setattr(reproduce, "launcher", lambda name, devices: Stub())
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main(["dextr-4", *SHRUNK, "--rows=2,3"])
+    assert ended.value.code == 1
+    reasons = [cell["reason"] for cell in report_of(here, "dextr-4")["cells"][1:3]]
+    assert reasons == ["failed: the disk is full", "job 5 is running"]
+
+
+def test_a_launcher_is_refused_in_one_sentence(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="there are: local, slurm"):
+        launcher("pbs", 1)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="squeue is not there"):
+        launchers.states_of_jobs()
+
+
+def test_a_group_that_fails_leaves_its_sentence(store):  # noqa: F811
+    training, _ = chain("--data.batch_size=many", "--trainer.devices=2", "--trainer.strategy=ddp")
+    with pytest.raises(Failed, match=r"^the composed recipe does not fit its classes: batch_size: expected [^{]*many$"):
+        Subprocesses().launch(training, "t")
+
+
+def processes_of(folder):
+    """The processes with a run's folder on their command line, oldest first."""
+    found = subprocess.run(["pgrep", "-f", f"experiments.execute {folder}"], capture_output=True, text=True)
+    return sorted(map(int, found.stdout.split()))
+
+
+def killed(training, which, seconds=120):
+    """Train by a group of two; kill its first or its second process once it has a checkpoint; the failure's text."""
+
+    def kill():
+        while not (training.folder.path / "last.ckpt").exists():
+            time.sleep(0.05)
+        found = subprocess.run(
+            ["pgrep", "-f", f"experiments.execute {training.folder.path}"], capture_output=True, text=True
+        )
+        pids = sorted(map(int, found.stdout.split()))
+        assert len(pids) == 2
+        os.kill(pids[which], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    began = time.monotonic()
+    with pytest.raises(Failed) as failed:
+        Subprocesses().launch(training, "t")
+    assert time.monotonic() - began < seconds
+    return str(failed.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_group_that_loses_a_process_ends_and_the_next_continues(store, monkeypatch, capfd, which):  # noqa: F811
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0.01")
+    training, _ = chain("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=40")
+    assert killed(training, which)
+    assert processes_of(training.folder.path) == []
+    assert Subprocesses().launch(training, "t") == ""
+    assert "continuing from" in capfd.readouterr().out
+    assert training.folder.record["devices"]["processes"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs a SLURM cluster: sbatch is not on PATH")
+def test_a_real_cluster_makes_the_runs_of_a_table(here):  # noqa: F811
+    if subprocess.run(["sinfo"], capture_output=True).returncode:
+        pytest.skip("sbatch is on PATH but no SLURM controller answers")
+    environment = {**os.environ, "JOB_CPUS": "1", "JOB_GPUS": os.environ.get("JOB_GPUS", "0"), "JOB_MINUTES": "30"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "experiments.reproduce", "dextr-4", *SHRUNK, "--rows=3", "--launcher=slurm"]
+    subprocess.run(command, check=True, env=environment)
+    cell = report_of(here, "dextr-4")["cells"][2]
+    assert cell["reason"].startswith("job ")
+    runs = [folder for folder in (here / "runs").glob("*") if (folder / "job").exists()]
+    assert len(runs) == 2
+    for _ in range(600):
+        if all((folder / "record.json").exists() for folder in runs):
+            break
+        time.sleep(0.5)
+    subprocess.run(command, check=True, env=environment)
+    cell = report_of(here, "dextr-4")["cells"][2]
+    assert cell["state"] == "reduced profile"
+    assert json.loads((runs[0] / "record.json").read_text())["run"] == runs[0].name
+
+
+def test_a_requeued_job_calls_the_same_run(tmp_path):
+    pytest.importorskip("submitit", reason="needs submitit: pip install -e .[cluster]")
+    job = Job(tmp_path / "run", "t")
+    assert job.checkpoint().function is job
