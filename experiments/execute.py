@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
 from experiments.evaluation import evaluate
 from experiments.nodes import Node, load_node
-from experiments.runs import RunFolder
+from experiments.runs import RunFolder, is_first_process
 from experiments.sentences import one_sentence, sentence
 from experiments.training import own_wandb_run, train
 
@@ -23,7 +22,7 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
     if node.config["threads"]:
         torch.set_num_threads(node.config["threads"])
     folder = node.folder
-    first = getattr(rank_zero_only, "rank", 0) == 0  # the other processes of a group join what the first one holds
+    first = is_first_process()  # the other processes of a group join what the first one holds
     with folder.locked() if first else contextlib.nullcontext():
         record = folder.record
         if record is not None:

@@ -12,13 +12,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from pytorch_lightning.utilities import rank_zero_only
-
 from experiments.compose import Tree, compose
 from experiments.execute import execute
 from experiments.nodes import Node
+from experiments.object_rows import describe
 from experiments.rows import find_spec, row_values
-from experiments.runs import runs_root
+from experiments.runs import is_first_process, runs_root
 from experiments.sentences import one_sentence
 from experiments.training import under_agent, wandb_wanted
 
@@ -57,7 +56,8 @@ def run(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Train and evaluate as the command line says; the records of the evaluations, or of the training alone."""
     options, config = parse(arguments)
     training = Node("train", config)
-    print(f"run {training.folder.path}", flush=True)
+    if is_first_process():
+        print(f"run {training.folder.path}", flush=True)
     record = execute(training, config["method"])
     if options.no_test:
         return [record]
@@ -65,15 +65,15 @@ def run(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     for node in evaluations(training):
         test = node.config["evaluation"]["test"][0]
         records.append(execute(node, str(test)))
-        metrics = records[-1]["metrics"]
-        print(f"{test}: mean IoU {100 * metrics['mean_iou']:.1f}, {metrics['n']:,} objects, in {node.folder.path}")
+        if is_first_process():
+            print(f"{test}: {describe(records[-1]['metrics'], node.config['evaluation'])}, in {node.folder.path}")
     report_to_wandb(records)
     return records
 
 
 def report_to_wandb(records: Sequence[dict[str, Any]]) -> None:
     """Under a W&B agent (or WANDB=1), hand over what a sweep optimises; never otherwise."""
-    if getattr(rank_zero_only, "rank", 0) != 0 or not wandb_wanted():
+    if not is_first_process() or not wandb_wanted():
         return
     import wandb
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import yaml
+from pytorch_lightning.utilities import rank_zero_only
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "opencv-python-headless", "albumentations")
 
@@ -118,6 +119,11 @@ def find_run(reference: str) -> RunFolder:
             f"{what} with {reference!r} below {runs_root().resolve()}; `ls -t` there lists the newest first"
         )
     return RunFolder(found[0])
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for its group: the only one, or rank 0 of several."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,0 +1,121 @@
+"""DEXTR's training story: what the network is shown, what learns how fast, what interactive use returns."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from datamodules.batch import Batch
+from datamodules.clicks.guidance import GaussianMap
+from datamodules.clicks.points import EXTREME_KINDS, PointKind, Points
+from lightning_modules.dextr import DEXTR, regions
+from lightning_modules.losses import BalancedBCE
+from lightning_modules.schedules import Poly
+
+
+class Shown(nn.Module):
+    """A network that keeps what it was shown; its logit is the last channel's value minus a half of its range."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.backbone = nn.Conv2d(channels, 2, 1)
+        self.head = nn.Conv2d(2, 1, 1)
+
+    def forward(self, x, regions=None):
+        self.seen, self.regions = x, regions
+        return x[:, -1:] - 127.5 + 0 * self.head(self.backbone(x))
+
+
+def points_of(xy, scale=1.0):
+    to_crop = torch.tensor([[scale, 0.0, 0.0], [0.0, scale, 0.0]]).expand(len(xy), 2, 3)
+    kinds = torch.tensor([EXTREME_KINDS[: len(xy[0])]] * len(xy))
+    return Points(torch.tensor(xy, dtype=torch.float32).reshape(len(xy), -1, 2), kinds, to_crop)
+
+
+def dextr(guidance, **options):
+    network = Shown(3 if guidance is None else 4)
+    return DEXTR(network, BalancedBCE(), guidance, lambda groups: torch.optim.SGD(groups, lr=0.5), **options)
+
+
+DIAMOND = [[[4, 10], [10, 4], [16, 10], [10, 16]]]
+
+
+def test_the_network_sees_rgb_and_the_points_on_one_scale():
+    module = dextr(GaussianMap(fwhm=4))
+    image = torch.randint(0, 256, (1, 3, 24, 24), dtype=torch.uint8)
+    module(image, points_of(DIAMOND))
+    assert torch.equal(module.network.seen[:, :3], image.float())
+    assert module.network.seen[0, 3, 10, 4] == 255
+    assert module.network.seen[0, 3, 0, 23] < 1e-3
+
+
+def test_without_guidance_it_sees_the_crop_alone():
+    module = dextr(None)
+    module(torch.zeros(1, 3, 24, 24), points_of(DIAMOND))
+    assert module.network.seen.shape == (1, 3, 24, 24)
+
+
+def test_the_region_is_the_box_of_the_points_with_a_margin_in_image_pixels():
+    # 3 image pixels are 6 crop pixels at scale 2; the box of the points is 4..16 both ways
+    assert regions(points_of(DIAMOND, scale=2.0), 3, (24, 24)).tolist() == [[0, 0, 22, 22]]
+    assert regions(points_of(DIAMOND, scale=0.5), 4, (24, 24)).tolist() == [[2, 2, 18, 18]]
+
+
+def test_an_object_without_points_has_the_whole_crop_as_region():
+    padded = points_of([*DIAMOND, *DIAMOND])
+    padded.kinds[1] = PointKind.PADDING
+    assert regions(padded, 0, (24, 30)).tolist() == [[4, 4, 16, 16], [0, 0, 29, 23]]
+    none = Points(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long), torch.eye(2, 3)[None])
+    assert regions(none, 5, (24, 30)).tolist() == [[0, 0, 29, 23]]
+
+
+def test_interactive_use_gives_the_logits_of_training():
+    module = dextr(GaussianMap(fwhm=4)).eval()
+    image, points = torch.rand(1, 3, 24, 24) * 255, points_of(DIAMOND)
+    state = module.start(image, points)
+    logits, state = module.predict(state, points)
+    assert torch.equal(logits, module(image, points))
+    moved = points_of([[[4, 12], [10, 4], [16, 10], [10, 16]]])
+    assert not torch.equal(module.predict(state, moved)[0], logits)
+
+
+def test_the_head_learns_ten_times_faster_and_the_schedule_ends_at_zero(monkeypatch):
+    module = dextr(GaussianMap(fwhm=4), head_lr_factor=10.0, schedule=Poly())
+    monkeypatch.setattr(DEXTR, "trainer", SimpleNamespace(estimated_stepping_batches=10))
+    configured = module.configure_optimizers()
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 5.0]
+    sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+    assert sizes == [4 * 2 + 2, 2 + 1]
+    for _ in range(10):
+        optimizer.step()
+        schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.0]
+
+
+def test_frozen_parameters_are_in_no_group(monkeypatch):
+    module = dextr(None)
+    module.network.backbone.bias.requires_grad_(False)
+    monkeypatch.setattr(DEXTR, "trainer", SimpleNamespace(estimated_stepping_batches=1))
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    assert all(parameter.requires_grad for group in groups for parameter in group["params"])
+    assert sum(p.numel() for p in groups[0]["params"]) == 3 * 2
+
+
+@pytest.mark.parametrize("use_void", [True, False])
+def test_void_pixels_count_as_background_only_where_the_reading_says_so(monkeypatch, use_void):
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    void = torch.zeros_like(mask)
+    void[..., 4:] = 1  # nobody labelled the right half
+    points = points_of([[[0, 3], [2, 0], [3, 4], [1, 7]]])
+    eye, box = torch.eye(2, 3)[None], torch.zeros(1, 4, dtype=torch.long)
+    batch = Batch(torch.zeros(1, 3, 8, 8), mask, void, points.xy, points.kinds, eye, box, box, box[:, :2], box[:, 0])
+    module = DEXTR(Shown(3), BalancedBCE(use_void=use_void), None, lambda groups: torch.optim.SGD(groups, lr=1.0))
+    monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
+    module.network.forward = lambda x, regions: logits
+    logits = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    module.training_step(batch, 0).backward()
+    assert bool((logits.grad[..., 4:] == 0).all()) is use_void
+    assert (logits.grad[..., :4] < 0).all()
