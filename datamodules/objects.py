@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, collate
 from datamodules.index import ObjectIndex
+from datamodules.recipe import SampleRecipe
 from datamodules.samplers import EvaluationSampler, TrainingSampler
-from datamodules.samples import ObjectSamples, SampleRecipe
+from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
 
 DataSpecs = list[str | dict[str, Any]]

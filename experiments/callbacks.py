@@ -14,6 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from datamodules.keys import seed_of
+from experiments.sentences import duration
 
 STEP = 0x57E9  # keeps the draws of training steps apart from those of the data
 
@@ -89,12 +90,3 @@ class Progress(Callback):
         if trainer.is_global_zero:
             took = duration(time.monotonic() - self._started)
             print(f"  {self.title}: trained {trainer.global_step} steps in {took}{'':<60}", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """75 -> `1 min 15 s`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"

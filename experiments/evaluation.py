@@ -22,7 +22,7 @@ from datamodules.batch import Batch
 from datamodules.images import read_image
 from datamodules.index import ObjectIndex
 from datamodules.objects import evaluation_loader
-from datamodules.samples import SampleRecipe
+from datamodules.recipe import SampleRecipe
 from datamodules.selection import open_objects
 from experiments.compose import Tree
 from experiments.figures import overlay

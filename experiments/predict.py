@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from datamodules import geometry
 from datamodules.clicks.points import EXTREME_KINDS, Points
 from datamodules.images import read_image
-from datamodules.samples import SampleRecipe, crop_image, view_box
+from datamodules.recipe import SampleRecipe
+from datamodules.views import crop_image, view_box
 from experiments.evaluation import load_model, sample_recipe, stretched
 from experiments.figures import overlay, save_picture
 from experiments.nodes import load_node

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from experiments.results import OFF, QUOTED, REPRODUCED, Cell, TableResult
+from experiments.sentences import duration
 from experiments.table_files import Row, Value
 
 DASH = "\N{EN DASH}"
@@ -113,12 +114,6 @@ def counts(cell: Cell) -> str:
         return DASH
     objects = "?" if cell.n_objects is None else f"{cell.n_objects:,}"
     return f"{objects} \N{MULTIPLICATION SIGN} {cell.n_seeds} seed{'s' if cell.n_seeds > 1 else ''}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _digits(cell: Cell) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from experiments.report_grids import Grid, banner, duration, grids
+from experiments.report_grids import Grid, banner, grids
 from experiments.results import QUOTED, Picture, TableResult
+from experiments.sentences import duration
 
 STYLE = Path(__file__).with_name("report.css").read_text()
 SMALL = {"Threshold sweep", "As published", "Choices", "Where the published values were found", "Run records"}

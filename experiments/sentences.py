@@ -1,4 +1,4 @@
-"""Bad input gets one sentence and exit code 1; TRACEBACK=1 shows where it came from."""
+"""How commands speak: bad input gets one sentence and exit code 1; TRACEBACK=1 shows where it came from."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ def sentence(error: BaseException) -> str:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     text = " ".join(text.split())
     return text if isinstance(error, (ValueError, OSError)) and text else f"{type(error).__name__}: {text}"
+
+
+def duration(seconds: float) -> str:
+    """42 -> `42 s`, 200 -> `3 min`, 9000 -> `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def one_sentence(main: Callable[[], object]) -> None:

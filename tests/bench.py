@@ -40,8 +40,9 @@ from datamodules.clicks.guidance import DistanceMap, GaussianMap
 from datamodules.index import MaskKind, ObjectIndex, concatenate, object_ids
 from datamodules.masks import mask_from_rle
 from datamodules.objects import evaluation_loader, loader_options
+from datamodules.recipe import PointRule, SampleRecipe
 from datamodules.samplers import TrainingSampler
-from datamodules.samples import ObjectSamples, PointRule, SampleRecipe
+from datamodules.samples import ObjectSamples
 
 SIZE = 512
 RECIPE = SampleRecipe(size=SIZE, geometry="fused", interpolation="linear", train_points=PointRule("band", 5))

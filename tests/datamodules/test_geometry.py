@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from datamodules import geometry
 from datamodules.clicks.extreme import tight_box
-from datamodules.samples import SampleRecipe, evaluation_views
+from datamodules.recipe import SampleRecipe
+from datamodules.views import evaluation_views
 from experiments.predict import points_in_crop
 from tests.conftest import dot, place_of, square
 

@@ -16,7 +16,9 @@ from datamodules.clicks.points import PointKind
 from datamodules.keys import rng
 from datamodules.objects import ObjectData, class_counts, evaluation_loader
 from datamodules.readers.folders import read_pairs
-from datamodules.samples import ObjectSamples, PointRule, SampleRecipe, augmented_views, evaluation_views
+from datamodules.recipe import PointRule, SampleRecipe
+from datamodules.samples import ObjectSamples
+from datamodules.views import augmented_views, evaluation_views
 from tests.conftest import disc, dot, ellipse, place_of, square
 
 SIZE = (60, 80)
