@@ -14,7 +14,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) --devices $(DEVICES) --launcher 
 	$(if $(ROWS),--rows $(ROWS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help tables check-data test test-fast lint format bench sweep-local fit install clean
+.PHONY: help tables check-data check-report test test-fast lint format bench sweep-local fit install clean
 
 help:  ## this list
 	@echo "Five papers, one suite: DEXTR, IOG, FAIRS, ITIS and EXITS re-made, table by table."
@@ -23,9 +23,12 @@ help:  ## this list
 	@echo "       PROFILE=paper          published size and schedule (default); quick: hours on one GPU;"
 	@echo "                              small: two CPU cores, real data; miniature: drawn data, minutes"
 	@echo "       SEEDS=3 ROWS=3,4       repeat what is random; only some rows"
-	@echo "       DEVICES=4              processes per run; LAUNCHER=slurm submits dependent jobs (environment:"
+	@echo "       DEVICES=5              processes per run; they share the published batch (5 on PASCAL, 20 on COCO)"
+	@echo "       LAUNCHER=slurm         every run a job that waits for those it builds on (environment:"
 	@echo "                              JOB_MINUTES=1440 JOB_CPUS=8 JOB_GPUS=devices SBATCH_PARTITION SBATCH_ACCOUNT)"
-	@echo "       WEIGHTS=file.pth       official weights in place of training where a row is the published model"
+	@echo "       WEIGHTS=file.pth       official weights in place of training where a row is the released model,"
+	@echo "                              or of the rows named by ROWS"
+	@echo "       HUB=1                  let timm fetch ImageNet weights that are not in its cache"
 	@echo '       ARGS="model.lr=..."    any value of the recipe'
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /  make \1|/' | \
 		awk -F'|' '{printf "  %-28s%s\n", substr($$1, 3), $$2}'
@@ -54,6 +57,9 @@ lint: $(INSTALLED)  ## ruff (lint and format) and mypy
 format: $(INSTALLED)  ## ruff, mending what it can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
+check-report: $(INSTALLED)  ## REPORT=reports/paper: was a report edited by hand?
+	@$(BIN)/python -m experiments.report_check $(or $(REPORT),reports/$(PROFILE))
+
 bench: $(INSTALLED)  ## speed and memory of loader, index and guidance, as ratios in one run
 	@$(BIN)/python -m tests.bench $(ARGS)
 
@@ -67,10 +73,11 @@ fit: $(INSTALLED)  ## RECIPE=dextr DATASET=...: train one recipe and evaluate it
 install: $(INSTALLED)  ## .venv with the exact versions of constraints.txt
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is not Python 3.11 or newer; name one with PYTHON=python3.11" >&2; exit 1; }
 	@echo "setting up $(VENV) (once, about 6 GB and a few minutes) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), sys.version' || \
-		{ echo "error: Python 3.11 or newer is needed; set PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment (Debian: python3-venv)" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 

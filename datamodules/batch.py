@@ -65,7 +65,9 @@ class Batch:
     @property
     def clicks(self) -> Points:
         """The clicks as methods and guidance take them."""
-        return Points(self.points, self.point_kinds, self.to_crop)
+        height, width = self.size
+        extent = self.crop_box[:, 2:] - self.crop_box[:, :2] + 1
+        return Points(self.points, self.point_kinds, self.points.new_tensor([width, height]) / extent)
 
     @property
     def size(self) -> tuple[int, int]:

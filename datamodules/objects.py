@@ -46,9 +46,10 @@ class ObjectData(LightningDataModule):
         """Lightning's hook; the sampler is ours, so the trainer must not add a distributed one."""
         processes, accumulated = self.trainer.world_size, self.trainer.accumulate_grad_batches  # type: ignore[union-attr]
         if self.batch_size % (processes * accumulated):
+            divisors = ", ".join(str(n) for n in range(1, self.batch_size + 1) if self.batch_size % n == 0)
             raise ValueError(
                 f"data.batch_size {self.batch_size} does not split over {processes} processes x {accumulated} "
-                "accumulated passes"
+                f"accumulated passes; their product can be {divisors}"
             )
         objects = ObjectSamples(open_objects(self.train, self.root, self.seed), self.sample, train=True, seed=self.seed)
         micro_batch = self.batch_size // (processes * accumulated)

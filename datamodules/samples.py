@@ -49,7 +49,7 @@ class ObjectSamples(Dataset):
         others = self._others(i, views, full) if "others" in self.recipe.extras else None
         if self._transforms is not None:
             views, others = transformed(self._transforms, seed_of(self.seed, epoch, object_id, 1), views, others)
-        points, kinds = self._points(views.mask, draw)
+        points, kinds = self._points(views, draw, None if self.train else mask)
         sample = Sample(
             image=views.image,
             mask=views.mask,
@@ -71,11 +71,17 @@ class ObjectSamples(Dataset):
             sample.full_mask = FullMask(_encode(mask), _encode(void) if void.any() else None)
         return sample
 
-    def _points(self, mask: NDArray, draw: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        if not mask.any():  # moved out of the frame, or too thin for the grid: no clicks, an empty map
-            return np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+    def _points(
+        self, views: Views, draw: np.random.Generator, whole: NDArray | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The clicks on the crop's grid; an object too thin for it keeps those of its `whole` mask, where given."""
         rule = self.recipe.train_points if self.train else self.recipe.test_points
-        return rule(mask, draw), np.array(EXTREME_KINDS, np.int64)
+        kinds = np.array(EXTREME_KINDS, np.int64)
+        if views.mask.any():
+            return rule(views.mask, draw), kinds
+        if whole is not None:
+            return geometry.apply(views.to_crop, rule(whole, draw)).astype(np.float32), kinds
+        return np.zeros((0, 2), np.float32), kinds[:0]  # moved out of the frame: no clicks, an empty map
 
     def _others(self, i: int, views: Views, full: tuple[int, int]) -> NDArray[np.uint8]:
         """Label map of the image's other objects on the crop's grid: 1, 2, ... in the order of the index."""

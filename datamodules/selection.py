@@ -60,7 +60,7 @@ def open_objects(
 ) -> ObjectIndex:
     """The selected objects of one or several data sets as one index. Raises ValueError when none is left."""
     parts = []
-    for selection in map(Selection.of, specs):
+    for selection in map(Selection.of, [specs] if isinstance(specs, (str, Mapping)) else specs):
         index = _select(open_index(selection.name, root), selection, seed)
         if not len(index):
             raise ValueError(f"{selection} leaves no object")

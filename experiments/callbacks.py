@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             torch.save(checkpoint, partial)
             partial.replace(path)
+        except RuntimeError as error:  # PyTorch's answer to a full disk
+            raise OSError(f"{path} could not be written: {error}") from error
         finally:
             partial.unlink(missing_ok=True)
 
 
+class StepCheckpoint(ModelCheckpoint):
+    """Never between the passes of an accumulated step: their gradients are not in a checkpoint."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time and the optimiser has just stepped."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
+
 def checkpoints(folder: Path, minutes: float) -> ModelCheckpoint:
     """`last.ckpt` in `folder`, written anew every few minutes: what a killed run continues from."""
-    from datetime import timedelta
-
-    return ModelCheckpoint(
+    return StepCheckpoint(
         folder, filename="last", save_top_k=1, monitor=None, enable_version_counter=False,
         train_time_interval=timedelta(minutes=minutes),
     )  # fmt: skip
@@ -80,7 +92,8 @@ class Progress(Callback):
         left = (now - self._started) / max(1, done - self._first_step) * (steps - done)
         loss = trainer.callback_metrics.get("train/loss")
         shown = "" if loss is None else f", loss {float(loss):.4g}"
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        of = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else ""
+        epoch = f"epoch {trainer.current_epoch + 1}{of}"
         line = f"{self.title}: {epoch}, step {done}/{steps}{shown}, {duration(left)} left"
         end = "\r" if sys.stderr.isatty() else "\n"
         print(f"  {line:<100}", end=end, file=sys.stderr, flush=True)

@@ -36,7 +36,7 @@ COLOURS = {"whole": "green", "found": "green", "differs": "yellow", "unread": "c
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table. Returns 1 when a data set that was asked for is missing or broken, 2 for an unknown name."""
+    """Print the table. Returns 1 when a data set that was asked for is unknown, missing or broken."""
     parser = argparse.ArgumentParser(prog="python -m experiments.check_data", description=__doc__)
     parser.add_argument("names", nargs="*", help="data sets, e.g. pascal/val or folder:/my/masks; default: all of them")
     parser.add_argument("--quick", action="store_true", help="do not list the objects of data sets not opened before")
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         data_sets = [find(name) for name in arguments.names] or list(catalog().values())
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     findings = [examine(data_set, build=not arguments.quick or bool(arguments.names)) for data_set in data_sets]
     console = Console()
     console.print(_table(findings))
@@ -57,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def examine(data_set: DataSet, build: bool) -> Finding:
     """What is there of a data set; with `build` its objects are listed even if that was never done."""
-    if missing_sources(data_set):
-        return Finding(data_set.name, "missing", _of(None, data_set.images), _of(None, data_set.objects))
+    try:
+        if missing_sources(data_set):
+            return Finding(data_set.name, "missing", _of(None, data_set.images), _of(None, data_set.objects))
+    except (ValueError, OSError) as error:
+        return Finding(data_set.name, "broken", notes=str(error))
     if not build and not (index_folder(data_set) / "index.json").exists():
         note = f"never listed yet; `python -m experiments.check_data {data_set.name}` does"
         return Finding(data_set.name, "unread", _of(None, data_set.images), _of(None, data_set.objects), note)

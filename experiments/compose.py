@@ -111,7 +111,10 @@ def parse_value(text: str) -> Any:
     """A value as YAML reads it, 1e-3 included (YAML 1.1 wants 1.0e-3)."""
     if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
         return float(text)
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text!r} is no value: {' '.join(str(error).split())}") from error
 
 
 def merge(tree: Tree, overlay: Mapping[str, Any], where: str = "") -> None:

@@ -181,8 +181,7 @@ def evaluate(node: Node, folder: RunFolder, title: str) -> None:
     (parent,) = node.parents
     data = node.config["data"]["init_args"]
     index = open_objects(node.config["evaluation"]["test"], data["root"], data["seed"])
-    parent_folder = RunFolder(folder.path.parent / parent.hash)
-    scorer = ObjectScorer(load_model(parent, parent_folder), index, node.config, folder.path)
+    scorer = ObjectScorer(load_model(parent, parent.folder), index, node.config, folder.path)
     settings = node.config["trainer"]
     trainer = Trainer(
         accelerator=settings["accelerator"], devices=settings["devices"], num_nodes=settings["num_nodes"],

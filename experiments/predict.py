@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
 
 from datamodules import geometry
 from datamodules.clicks.points import EXTREME_KINDS, Points
@@ -26,7 +27,7 @@ from datamodules.views import crop_image, view_box
 from experiments.evaluation import load_model, sample_recipe, stretched
 from experiments.figures import overlay, save_picture
 from experiments.nodes import load_node
-from experiments.runs import RunFolder, find_run
+from experiments.runs import find_run
 from experiments.sentences import one_sentence
 from lightning_modules.interactive import Interactive
 
@@ -50,7 +51,7 @@ class Predictor:
         node = load_node(folder)
         if node.kind == "evaluate":
             (node,) = node.parents
-            folder = RunFolder(folder.path.parent / node.hash)
+            folder = node.folder
         if folder.record is None:
             raise ValueError(f"run {folder.name} is not finished: train it to its end first")
         scoring = node.config["evaluation"]
@@ -67,11 +68,11 @@ class Predictor:
         box = np.concatenate([clicked.min(0), clicked.max(0)]).astype(np.int64)
         crop_box = view_box(box, image.shape[:2], self.recipe)
         crop = crop_image(image, crop_box, self.recipe)
-        to_crop = geometry.box_to_grid(crop_box, (self.recipe.size, self.recipe.size))
+        scale = self.recipe.size / (crop_box[2:] - crop_box[:2] + 1)
         clicks = Points(
             torch.from_numpy(points_in_crop(clicked, crop_box, self.recipe.size))[None].float(),
             torch.tensor([EXTREME_KINDS]),
-            torch.from_numpy(to_crop)[None],
+            torch.from_numpy(scale)[None].float(),
         )
         with torch.inference_mode():
             state = self.model.start(torch.from_numpy(crop).permute(2, 0, 1)[None], clicks)
@@ -89,7 +90,8 @@ def extreme_order(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray
     if (points < 0).any() or (points > [width - 1, height - 1]).any():
         raise ValueError(f"a point lies outside the image of {width} x {height} pixels: {points.tolist()}")
     x, y = points.T
-    return points[[int(x.argmin()), int(y.argmin()), int(x.argmax()), int(y.argmax())]]
+    _, click = linear_sum_assignment(np.stack([x, y, -x, -y]))  # one click a side, also when one is extreme in two
+    return points[click]
 
 
 def points_in_crop(points: NDArray[np.float64], crop_box: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -1,9 +1,13 @@
-"""Was a report edited by hand? Every number is computed again from the run records and compared."""
+"""Was a report edited by hand? Every number is computed again from the run records and compared.
+
+python -m experiments.report_check reports/miniature/dextr-4.json      or `make check-report`, for all reports
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -15,29 +19,32 @@ from experiments.report import from_tree
 from experiments.report_grids import Grid, banner, grids
 from experiments.report_pages import cost
 from experiments.results import NOT_RUN, QUOTED, Cell, TableResult, complete, main_run, measure, not_run
+from experiments.rows import Conditions, nodes_of
+from experiments.runs import runs_root
+from experiments.sentences import one_sentence
 from experiments.table_files import Table, load_table
 
 CHECKED = ("unit", "published", "state", "measured", "std", "n_objects", "difference", "seconds", "parts", "same_as")
 
 
-def check_report(report: Path, runs_root: Path) -> list[str]:
+def check_report(report: Path, runs: Path) -> list[str]:
     """What is wrong with a report, one sentence each; empty when every number follows from its run records.
 
     Args:
         report: a report's JSON file, or a folder of reports.
-        runs_root: the folder of the runs.
+        runs: the folder of the runs.
     """
     paths = sorted(report.glob("*.json")) if report.is_dir() else [report]
     if not paths or not paths[0].exists():
         return [f"no report in {report}: expected <table id>.json; make a table first"]
-    return [f"{path}: {complaint}" for path in paths for complaint in _check_one(path, runs_root)]
+    return [f"{path}: {complaint}" for path in paths for complaint in _check_one(path, runs)]
 
 
-def _check_one(path: Path, runs_root: Path) -> Iterator[str]:
+def _check_one(path: Path, runs: Path) -> Iterator[str]:
     try:
         tree = json.loads(path.read_text())
         table = load_table(tree["id"])
-        stated = from_tree(tree, table, runs_root)
+        stated = from_tree(tree, table, runs)
         cells = complete(table, [_again(cell, stated) for cell in stated.cells if cell.state != QUOTED])
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         yield f"cannot be checked: {error}"
@@ -167,3 +174,43 @@ def _html_grids(text: str) -> list[list[list[str]]]:
     parser = _Tables()
     parser.feed(text)
     return [[_squeeze(line) for line in table] for table in parser.found]
+
+
+def foreign_runs(path: Path) -> list[str]:
+    """Cells whose runs are not those that the table's rows name today, one sentence each.
+
+    Reports with values changed on the command line and cells of released weights cannot be derived again.
+    """
+    tree = json.loads(path.read_text())
+    if tree["profile"].endswith("-changed"):
+        return []
+    table, conditions = load_table(tree["id"]), Conditions(tree["profile"])
+    complaints = []
+    for cell in tree["cells"]:
+        if not cell["runs"] or any(choice["name"] == "weights" for choice in tree["choices"].get(cell["row"], [])):
+            continue
+        second, first = nodes_of(table.row(cell["row"]).cells[cell["column"]], conditions, tree["seeds"])
+        named = [[node.hash for node in second], [node.hash for node in first]]
+        if named != [cell["runs"], cell["first_runs"]]:
+            complaints.append(f"{path}: {cell['row']}, {cell['column']}: its runs are not those of this row today")
+    return complaints
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command: every complaint a line, exit code 1 when there is one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("report", type=Path, help="a report's .json file, or a folder of reports")
+    options = parser.parse_args(arguments)
+    complaints = check_report(options.report, runs_root())
+    if not complaints:
+        reports = sorted(options.report.glob("*.json")) if options.report.is_dir() else [options.report]
+        complaints = [complaint for report in reports for complaint in foreign_runs(report)]
+    for complaint in complaints:
+        print(complaint)
+    if complaints:
+        raise SystemExit(1)
+    print(f"{options.report}: every number follows from its run records")
+
+
+if __name__ == "__main__":
+    one_sentence(main)

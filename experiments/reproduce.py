@@ -10,14 +10,18 @@ reported as not run, with the reason, and the others run.
 from __future__ import annotations
 
 import argparse
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from experiments.choices import choices_of
+from experiments.compose import parse_override
 from experiments.figures import learning_curves
 from experiments.launchers import Failed, InProcess, in_order, launcher
-from experiments.nodes import Node
+from experiments.nodes import NOT_IDENTITY, Node
 from experiments.records import Records
 from experiments.report import print_report, write_report
 from experiments.results import Cell, Picture, measure, not_run, table_result
@@ -27,9 +31,9 @@ from experiments.sentences import one_sentence
 from experiments.table_files import Table, load_table
 
 REDUCTIONS = {
-    "quick": "smaller network, crop and schedule",
-    "small": "small network and crop, tens of minutes on two CPU cores, random start",
-    "miniature": "drawn data, reduced network, half a minute per training",
+    "quick": ("smaller network, crop and schedule",),
+    "small": ("small network and crop, tens of minutes on two CPU cores, random start",),
+    "miniature": ("drawn data, reduced network, half a minute per training",),
 }
 
 
@@ -133,49 +137,72 @@ def pictures_of(cells: Sequence[PlannedCell], folder: Path, each: int = 4) -> li
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("table", help="number or id; `make tables` lists them")
     parser.add_argument("--profile", default="paper", help="paper (default), quick, small or miniature")
     parser.add_argument("--seeds", type=int, default=1, help="how often what is random is repeated (seeds 0, 1, ...)")
     parser.add_argument("--rows", default="", help="only these rows, e.g. 3,4 (counted from 1)")
     parser.add_argument("--devices", type=int, default=1, help="processes per run, one GPU each where there are any")
     parser.add_argument("--launcher", default="local", help="local or slurm")
-    parser.add_argument("--weights", help="official weights, evaluated where a row is the published model")
+    parser.add_argument(
+        "--weights", help="official weights: for rows that are a released model, or for those of --rows"
+    )
     parser.add_argument("--reports", type=Path, default=Path("reports"))
     options, overrides = parser.parse_known_args(arguments)
     started = time.strftime("%Y-%m-%d %H:%M")
     table = load_table(options.table)
     if not any(column.name in row.cells for row, column in table.to_measure):
         raise ValueError(f"{table.id} has published values only: its rows do not say yet what to run")
+    changed = changed_values(overrides)
+    profile = f"{options.profile}-changed" if changed else options.profile
     if options.weights:
         file_digest(options.weights)  # a wrong path ends here, not after the first training
     if options.devices > 1:
-        overrides = [f"trainer.devices={options.devices}", "trainer.strategy=ddp", *overrides]
-    conditions = Conditions(options.profile, tuple(overrides), options.weights)
+        synchronised = "true" if torch.cuda.is_available() else "false"  # what PyTorch has no CPU version of
+        overrides = [
+            f"trainer.devices={options.devices}", "trainer.strategy=ddp", f"trainer.sync_batchnorm={synchronised}",
+            *overrides,
+        ]  # fmt: skip
+    conditions = Conditions(options.profile, tuple(overrides), options.weights, any_row=bool(options.rows))
     rows = [int(number) for number in options.rows.split(",") if number]
     seeds = range(options.seeds)
     cells, complete = reproduce(table, conditions, seeds, rows, options.devices, options.launcher)
     records = Records(runs_root())
     result = table_result(
-        table, options.profile, [cell.result(table, records, options.profile) for cell in cells], runs_root(),
+        table, profile, [cell.result(table, records, profile) for cell in cells], runs_root(),
         seeds=list(seeds), started=started, finished=time.strftime("%Y-%m-%d %H:%M"),
-        environment=environment_line(), reduction=REDUCTIONS.get(options.profile, ""),
+        environment=environment_line(), reduction=", ".join([*REDUCTIONS.get(options.profile, ()), *changed]),
         choices={cell.row: choices_of(cell.second[0]) for cell in cells if cell.second},
-        pictures=pictures_of(cells, options.reports / options.profile / table.id),
+        pictures=pictures_of(cells, options.reports / profile / table.id),
     )  # fmt: skip
-    paths = write_report(result, options.reports / options.profile)
+    paths = write_report(result, options.reports / profile)
     print_report(result)
     print(f"report: {paths.markdown}, {paths.html}, {paths.json}")
     if not complete:
         raise SystemExit(1)
 
 
+def changed_values(overrides: Sequence[str]) -> list[str]:
+    """The values typed on the command line that change results: with any, a table is not the published one.
+
+    Raises ValueError for those that have an option of their own.
+    """
+    changed = []
+    for key, value in map(parse_override, overrides):
+        if key in ("profile", "seed", "reading"):
+            option = {"seed": "--seeds", "profile": "--profile"}.get(key, "the table file: a row says its reading")
+            raise ValueError(f"{key} cannot be typed as a value of a table; use {option}")
+        group, _, name = key.replace("init_args.", "").partition(".")
+        harmless = key in ("threads", "channels_last") or name in NOT_IDENTITY.get(group, ())
+        if not harmless or key == "evaluation.test":
+            changed.append(f"{key}={value}")
+    return changed
+
+
 def environment_line() -> str:
     """The machine and the code, in one line; each record has it in full."""
-    import platform
-
-    import torch
-
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     return (
         f"{device}, Python {platform.python_version()}, torch {torch.__version__}, commit {git_commit() or 'unknown'}"

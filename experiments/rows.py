@@ -17,11 +17,15 @@ from experiments.table_files import Pair, RunSpec, load_table
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a user changes for a whole table: profile, command-line values, released weights."""
+    """What a user changes for a whole table: profile, command-line values, released weights.
+
+    `weights` stand in for the training of rows that are a released model, with `any_row` for that of every row.
+    """
 
     profile: str = "paper"
     overrides: tuple[str, ...] = ()
     weights: str | None = None
+    any_row: bool = False
 
 
 def row_values(spec: RunSpec) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def compose_row(spec: RunSpec, conditions: Conditions, seed: int) -> Tree:
 def evaluation_node(spec: RunSpec, conditions: Conditions, seed: int) -> Node:
     """The evaluation that measures a row, on top of its training or of the released weights that stand in for it."""
     config = compose_row(spec, conditions, seed)
-    if conditions.weights is None or not spec.released:
+    if conditions.weights is None or not (spec.released or conditions.any_row):
         return Node("evaluate", config, (Node("train", config),))
     # Weights fix the network and what it expects to see; the profile may only choose data and machine.
     published = compose_row(spec, Conditions("paper", conditions.overrides), seed)

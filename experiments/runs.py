@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -102,7 +103,12 @@ class RunFolder:
         with open(self.path / ".lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks: do without
+                    yield
+                    return
+                if not isinstance(error, BlockingIOError):
+                    raise
                 print(f"run {self.name} is being made by another process; waiting for it", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -112,7 +118,8 @@ def find_run(reference: str) -> RunFolder:
     """A run by folder or by the beginning of its hash. Raises ValueError when none or several match."""
     if (Path(reference) / "config.yaml").exists():
         return RunFolder(Path(reference))
-    found = sorted(folder for folder in runs_root().glob(f"{reference}*") if (folder / "config.yaml").exists())
+    pattern = f"{reference}*" if reference.isalnum() else "[]"  # a path that is not there matches nothing
+    found = sorted(folder for folder in runs_root().glob(pattern) if (folder / "config.yaml").exists())
     if len(found) != 1:
         what = f"{len(found)} runs begin" if found else "no run begins"
         raise ValueError(

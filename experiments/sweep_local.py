@@ -77,7 +77,9 @@ def _written(value: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("name", help="of a file in sweeps/, or its path")
     parser.add_argument("--profile", default=None)
     parser.add_argument("--count", type=int, default=10, help="draws of a sweep that is no grid")

@@ -136,7 +136,8 @@ def join_logs(folder: Path) -> None:
     rows: dict[int, dict[str, str]] = {}
     for log in sorted(folder.glob("log-*/metrics.csv"), key=lambda path: int(path.parent.name[4:])):
         with open(log, newline="") as file:
-            rows |= {int(row["step"]): row for row in csv.DictReader(file)}
+            for row in csv.DictReader(file):  # training and validation write a row each for the same step
+                rows.setdefault(int(row["step"]), {}).update({name: value for name, value in row.items() if value})
     if not rows:
         return
     with open(folder / "metrics.csv", "w", newline="") as file:

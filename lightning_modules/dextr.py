@@ -108,7 +108,7 @@ def regions(points: Points, relax: float, size: tuple[int, int]) -> Tensor:
     whole = torch.cat([torch.zeros_like(corner), corner]).expand(len(points.xy), 4)
     if points.xy.shape[1] == 0:
         return whole
-    margin = relax * points.to_crop[:, :, :2].to(points.xy).norm(dim=2)  # (B, 2), image pixels as crop pixels
+    margin = relax * points.scale.to(points.xy)  # (B, 2), image pixels as crop pixels
     valid = points.valid[..., None]
     low = points.xy.masked_fill(~valid, float("inf")).amin(1) - margin
     high = points.xy.masked_fill(~valid, -float("inf")).amax(1) + margin

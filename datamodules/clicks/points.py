@@ -27,14 +27,14 @@ EXTREME_KINDS = (PointKind.LEFT, PointKind.TOP, PointKind.RIGHT, PointKind.BOTTO
 
 @dataclass
 class Points:
-    """Clicks of a batch of objects: `xy` (B, K, 2) in crop pixels, `kinds` (B, K), padded, and how the crops lie.
+    """Clicks of a batch of objects: `xy` (B, K, 2) in crop pixels, `kinds` (B, K), padded, and how large the crops are.
 
-    `to_crop` (B, 2, 3) maps image to crop pixels.
+    `scale` (B, 2): crop pixels per pixel of the (augmented) image, along x and y.
     """
 
     xy: Tensor
     kinds: Tensor
-    to_crop: Tensor
+    scale: Tensor
 
     @property
     def valid(self) -> Tensor:

@@ -71,7 +71,8 @@ class PSP(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         x = features[-1]
-        if self.training and x.shape[0] < 2:
+        alone = not isinstance(self.bottleneck[1], nn.SyncBatchNorm) and x.shape[0] < 2
+        if self.training and alone:
             raise ValueError("PSP trains on two objects or more at a time, got one: batch norm sees its 1x1 bin alone")
         x = self.bottleneck(torch.cat([*(upsample(stage(x), x) for stage in self.stages), x], dim=1))
         if self.decoder is not None:

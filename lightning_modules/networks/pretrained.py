@@ -1,17 +1,18 @@
 """Pretrained starts of a backbone: from a file, from timm's cache or its hub; without any, training says so."""
 
-import socket
+import os
 import warnings
 from pathlib import Path
-from urllib.request import getproxies
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
-from torch import Tensor, nn
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from torch import nn
 
 from lightning_modules.networks.official import NameTable, load_exactly, read_weights, rename
 
+IMAGENET = (True, "timm", "imagenet")
+HUB_FILE = "model.safetensors"
 # Classifiers are left out; DeepLab-v2's multi-scale checkpoint, DEXTR's start, keeps the ResNet below `Scale`.
 BACKBONE_NAMES: NameTable = {r"^(Scale\.)?(fc|layer5)\.": None, r"^Scale\.": ""}
 
@@ -27,13 +28,16 @@ def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | Non
     conv_name, conv = next((name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d))
     if not pretrained or conv.weight.is_meta:
         return None
-    if pretrained is True or pretrained in ("timm", "imagenet"):
-        found = cached_weights(name) or hub_weights(name)
-        if found is None:
-            return None
-        source, weights = f"timm {name}", found
-    else:
-        source, weights = Path(pretrained).name, read_weights(pretrained)
+    path = find_pretrained(name, pretrained)
+    if path is None:
+        warnings.warn(
+            f"no ImageNet weights for {name} in timm's cache; training starts from random ones (HUB=1 lets timm fetch "
+            "them, `pretrained` may name a file)",
+            stacklevel=2,
+        )
+        return None
+    source = f"timm {name}" if pretrained in IMAGENET else path.name
+    weights = read_weights(path)
     weights = {ours: weight for name, weight in weights.items() if (ours := rename(name, BACKBONE_NAMES)) is not None}
 
     first = f"{conv_name}.weight"
@@ -48,20 +52,26 @@ def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | Non
     return source
 
 
-def cached_weights(name: str) -> dict[str, Tensor] | None:
-    """ImageNet weights that timm fetched before, found without asking the hub."""
+def find_pretrained(name: str, pretrained: bool | str | None) -> Path | None:
+    """The file of weights that a recipe asks for, None where training starts from random ones.
+
+    ImageNet weights are looked for in timm's cache; they are fetched only with the user's word, HUB=1, and are an error
+    then when they cannot be had.
+    """
+    if not pretrained:
+        return None
+    if pretrained not in IMAGENET:
+        return Path(str(pretrained))
     known = timm.models.get_pretrained_cfg(name)
-    path = try_to_load_from_cache(known.hf_hub_id, "model.safetensors") if known and known.hf_hub_id else None
-    return read_weights(path) if isinstance(path, str) else None
-
-
-def hub_weights(name: str) -> dict[str, Tensor] | None:
-    """ImageNet weights from timm's hub; None, with a warning, where there are none to get."""
+    if known is None or not known.hf_hub_id:
+        return None
+    cached = try_to_load_from_cache(known.hf_hub_id, HUB_FILE)
+    if isinstance(cached, str):
+        return Path(cached)
+    if os.environ.get("HUB", "0") in ("", "0"):
+        return None
     try:
-        if not getproxies():
-            socket.getaddrinfo("huggingface.co", 443)  # without a network the hub's client retries for a minute
-        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+        return Path(hf_hub_download(known.hf_hub_id, HUB_FILE))
     except Exception as error:  # the hub's client raises many unrelated types
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        warnings.warn(f"no pretrained weights for {name} ({reason}); training starts from random ones", stacklevel=2)
-        return None
+        raise OSError(f"HUB=1, but {known.hf_hub_id} cannot be fetched: {reason}") from error

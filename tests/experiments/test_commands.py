@@ -13,9 +13,10 @@ import pytest
 import torch
 import yaml
 
-from experiments import evaluate, fit, predict, reproduce, sweep_local
+from experiments import evaluate, fit, predict, report_check, reproduce, sweep_local
 from experiments.callbacks import AtomicCheckpointIO
 from experiments.report_check import check_report
+from experiments.rows import Conditions, evaluation_node, find_spec
 from experiments.runs import find_run
 from experiments.sentences import one_sentence
 from tests.experiments.test_training import TINY, drawn, store  # noqa: F401
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 # The size of a real miniature run is for `make reproduce-table-N PROFILE=miniature`; tests shrink it further.
 SHRUNK = [
     "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=8",
-    "--trainer.max_epochs=1", "--model.network.widths=[8, 8, 16, 16]",
+    "--trainer.max_steps=3", "--model.network.widths=[8, 8, 16, 16]",
 ]  # fmt: skip
 
 
@@ -34,8 +35,11 @@ def here(store, tmp_path, monkeypatch):  # noqa: F811
     return tmp_path
 
 
+CHANGED = "reports/miniature-changed"  # where a table goes whose values were changed on the command line
+
+
 def report_of(folder, table):
-    return json.loads((folder / "reports" / "miniature" / f"{table}.json").read_text())
+    return json.loads((folder / CHANGED / f"{table}.json").read_text())
 
 
 @pytest.mark.slow
@@ -50,9 +54,10 @@ def test_every_row_of_a_table_runs_and_its_report_holds_what_the_records_say(her
         for run in cell["runs"]:
             record = json.loads((here / "runs" / run / "record.json").read_text())
             assert record["metrics"]["n"] == cell["n_objects"] > 0
-    assert check_report(here / "reports" / "miniature" / f"{table}.json", here / "runs") == []
-    markdown = (here / "reports" / "miniature" / f"{table}.md").read_text()
+    assert check_report(here / CHANGED / f"{table}.json", here / "runs") == []
+    markdown = (here / CHANGED / f"{table}.md").read_text()
     assert "not a reproduction" in markdown
+    assert "trainer.max_steps=3" in markdown  # what was typed is said
 
 
 @pytest.mark.slow
@@ -122,6 +127,10 @@ def test_a_record_comes_with_a_row_per_object_and_pictures(here):
         (reproduce, ["dextr-1"], "published values only"),
         (reproduce, ["dextr-4", "--profile", "minature"], "no profile 'minature'; there are: miniature"),
         (reproduce, ["dextr-4", "--profile=miniature", "--weights=none.pth"], "no file at none.pth"),
+        (reproduce, ["dextr-4", "--profile=miniature", "profile=paper"], "use --profile"),
+        (reproduce, ["dextr-4", "--profile=miniature", "--seed=3"], "use --seeds"),
+        (fit, ["--profile=miniature", "--data.train=[pascal/train"], "is no value"),
+        (evaluate, ["--run", "/nowhere/at/all", "--data", "pascal/val"], "no run begins"),
         (fit, ["--config", "dexter"], "no recipe 'dexter'; there are: dextr"),
         (fit, ["--config", "dextr", "--model.netwrk=3"], "did you mean model.network"),
         (fit, ["--config", "dextr", "--row", "dextr-4/pspp"], "did you mean dextr-4/psp"),
@@ -169,3 +178,71 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_no_partial_one(tmp_pat
         checkpoints.save_checkpoint({"step": 2}, tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt") == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_every_click_of_a_user_is_drawn_even_when_one_is_extreme_twice():
+    corner = np.array([[10, 10], [50, 12], [90, 50], [60, 90]], float)  # (10, 10) is left-most and top-most
+    ordered = predict.extreme_order(corner[::-1], (100, 100))
+    np.testing.assert_array_equal(ordered, corner)
+
+
+def test_a_typed_value_makes_a_table_a_changed_one_and_a_machine_does_not():
+    assert reproduce.changed_values(["--trainer.devices=2", "data.workers=3", "threads=1", "data.root=null"]) == []
+    assert reproduce.changed_values(["evaluation.batch_size=2"]) == []
+    typed = ["--trainer.max_epochs=3", "evaluation.threshold=0.45", "model.optimizer.lr=1e-3"]
+    assert reproduce.changed_values(typed) == [
+        "trainer.max_epochs=3", "evaluation.threshold=0.45", "model.optimizer.lr=0.001",
+    ]  # fmt: skip
+    assert reproduce.changed_values(["evaluation.test=[berkeley]"]) == ["evaluation.test=['berkeley']"]
+
+
+@pytest.mark.slow
+def test_a_hand_edited_report_fails_the_command(here):
+    reproduce.main(["dextr-4", *SHRUNK, "--rows=3"])
+    path = here / CHANGED / "dextr-4.json"
+    report_check.main([str(path)])
+    edited = json.loads(path.read_text())
+    (cell,) = [cell for cell in edited["cells"] if cell["runs"]]
+    cell["measured"] += 1
+    path.write_text(json.dumps(edited))
+    with pytest.raises(SystemExit):
+        report_check.main([str(path)])
+
+
+def test_weights_are_named_after_all_that_shapes_their_answer(here):
+    (here / "file.pth").write_bytes(b"weights")
+
+    def name(*overrides):
+        spec = find_spec("dextr-4/sbd-data-ours")
+        conditions = Conditions("miniature", ("threads=1", *overrides), "file.pth")
+        return evaluation_node(spec, conditions, seed=0).hash
+
+    base = name()
+    assert name("model.guidance_scale=1.0") != base
+    assert name("trainer.precision=bf16-mixed") != base
+    assert name("model.optimizer.lr=3") == base  # nothing is trained
+    spec = find_spec("dextr-4/sbd-data-ours")
+    assert evaluation_node(spec, Conditions("miniature", ("threads=1",), "file.pth"), seed=1).hash != base
+
+
+def test_what_only_a_test_sees_does_not_name_a_training(here):
+    def names(*overrides):
+        node = evaluation_node(find_spec("dextr-4/psp"), Conditions("miniature", overrides), seed=0)
+        return node.parents[0].hash, node.hash
+
+    training, evaluation = names()
+    exact = names("data.sample.test_points={rule: exact}")
+    assert exact[0] == training
+    assert exact[1] != evaluation
+    assert names("evaluation.batch_size=3") == (training, evaluation)
+
+
+def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, monkeypatch, capsys):
+    (record,) = fit.run(TINY)
+    moved = here / "elsewhere" / record["parents"][0]
+    moved.parent.mkdir()
+    (here / "runs" / record["parents"][0]).rename(moved)
+    config = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(config.replace("name: pascal/train", "name: folder:/gone"))
+    evaluate.main(["--run", str(moved), "--data", "{name: berkeley, limit: 3}"])
+    assert "mean_iou" in capsys.readouterr().out

@@ -50,7 +50,7 @@ def test_every_row_is_built_at_its_published_size(spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["dextr-4/extreme-points", "dextr-4/deeplab-v2-on-boxes",
+@pytest.mark.parametrize("row", ["dextr-4/extreme-points", "dextr-4/psp", "dextr-4/deeplab-v2-on-boxes",
                                  "dextr-3/region-based-resnet-101-c4"])  # fmt: skip
 def test_each_network_makes_a_true_step_at_its_published_size(store, drawn, row):  # noqa: F811
     (record,) = fit.run([

@@ -24,7 +24,7 @@ from experiments.sentences import one_sentence
 TINY = [
     "--config=dextr", "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=4",
     "--data.train=[{name: pascal/train, limit: 24}]", "--evaluation.test=[{name: pascal/val, limit: 11}]",
-    "--trainer.max_epochs=2", "--model.network.widths=[8, 8, 16, 16]",
+    "--trainer.max_epochs=2", "--trainer.max_steps=-1", "--model.network.widths=[8, 8, 16, 16]",
 ]  # fmt: skip
 
 
@@ -107,6 +107,30 @@ def test_training_goes_on_from_any_step_to_the_same_weights(store, monkeypatch, 
     (last,) = store.with_name("interrupted").glob("*/last.ckpt")
     assert torch.load(last, weights_only=False)["global_step"] == step
     (resumed,) = fit.run(TINY)
+    assert_same_weights(weights_of({"run": resumed["parents"][0]}), weights)
+
+
+def test_a_checkpoint_never_cuts_an_accumulated_step(store, monkeypatch):
+    accumulated = [*TINY, "--trainer.accumulate_grad_batches=2"]
+    (whole,) = fit.run(accumulated)
+    weights = weights_of({"run": whole["parents"][0]})
+    monkeypatch.setenv("RUNS_ROOT", str(store.with_name("interrupted")))
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
+    saved = []
+    monkeypatch.setattr(
+        training.AtomicCheckpointIO, "save_checkpoint", lambda self, content, path, storage_options=None: (
+            saved.append(content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"])
+            if "loops" in content else None,
+            torch.save(content, path),
+        ),
+    )  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "Progress", lambda title: StopAfter(7))
+        with pytest.raises(KeyboardInterrupt):
+            fit.run(accumulated)
+    assert saved
+    assert all(passes % 2 == 0 for passes in saved)
+    (resumed,) = fit.run(accumulated)
     assert_same_weights(weights_of({"run": resumed["parents"][0]}), weights)
 
 

@@ -28,9 +28,8 @@ class Shown(nn.Module):
 
 
 def points_of(xy, scale=1.0):
-    to_crop = torch.tensor([[scale, 0.0, 0.0], [0.0, scale, 0.0]]).expand(len(xy), 2, 3)
     kinds = torch.tensor([EXTREME_KINDS[: len(xy[0])]] * len(xy))
-    return Points(torch.tensor(xy, dtype=torch.float32).reshape(len(xy), -1, 2), kinds, to_crop)
+    return Points(torch.tensor(xy, dtype=torch.float32).reshape(len(xy), -1, 2), kinds, torch.full((len(xy), 2), scale))
 
 
 def dextr(guidance, **options):
@@ -66,7 +65,7 @@ def test_an_object_without_points_has_the_whole_crop_as_region():
     padded = points_of([*DIAMOND, *DIAMOND])
     padded.kinds[1] = PointKind.PADDING
     assert regions(padded, 0, (24, 30)).tolist() == [[4, 4, 16, 16], [0, 0, 29, 23]]
-    none = Points(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long), torch.eye(2, 3)[None])
+    none = Points(torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.long), torch.ones(1, 2))
     assert regions(none, 5, (24, 30)).tolist() == [[0, 0, 29, 23]]
 
 

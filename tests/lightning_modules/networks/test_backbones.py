@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 
 import pytest
@@ -98,24 +99,42 @@ def test_weights_of_another_network_are_refused(imagenet_weights):
         dilated_resnet("resnet18", pretrained="nowhere.pth")
 
 
-def test_without_a_network_training_says_that_it_starts_from_random_weights(monkeypatch):
-    def offline(*_: object) -> None:
-        raise OSError("Name or service not known")
+@pytest.fixture
+def no_network(monkeypatch):
+    def ask(*_, **__):
+        pytest.fail("something asked the network")
 
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    monkeypatch.setattr(socket.socket, "connect", ask)
+
+
+def test_without_the_user_s_word_nothing_is_fetched_and_training_says_that_it_starts_from_random_weights(
+    monkeypatch, no_network
+):
+    monkeypatch.delenv("HUB", raising=False)
     monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(pretrained, "getproxies", dict)
-    monkeypatch.setattr(pretrained.socket, "getaddrinfo", offline)
-    with pytest.warns(UserWarning, match=r"no pretrained weights for resnet10t \(Name or .*random ones") as said:
-        backbone = dilated_resnet("resnet10t", pretrained=True)
+    with pytest.warns(UserWarning, match=r"no ImageNet weights for resnet10t .*random ones \(HUB=1") as said:
+        backbone = dilated_resnet("resnet10t", pretrained="imagenet")
     assert len(said) == 1
     assert backbone.weights_source == "random (timm)"
+
+
+def test_what_was_asked_of_the_hub_and_cannot_be_had_is_an_error(monkeypatch):
+    def offline(*_):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setenv("HUB", "1")
+    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(pretrained, "hf_hub_download", offline)
+    with pytest.raises(OSError, match=r"HUB=1, but timm/resnet10t.* cannot be fetched: Name or service"):
+        dilated_resnet("resnet10t", pretrained="imagenet")
 
 
 def test_weights_fetched_before_are_used_without_asking_the_hub(monkeypatch, tmp_path):
     weights = timm.create_model("resnet10t").state_dict()
     save_file(weights, tmp_path / "model.safetensors")
     monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
-    monkeypatch.setattr(pretrained, "hub_weights", lambda _: pytest.fail("asked the hub"))
+    monkeypatch.setattr(pretrained, "hf_hub_download", lambda *_: pytest.fail("asked the hub"))
     backbone = dilated_resnet("resnet10t", pretrained=True)
     assert torch.equal(backbone.bn1.weight, weights["bn1.weight"])
     assert backbone.weights_source == "timm resnet10t"
