@@ -246,3 +246,17 @@ def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, mon
     (moved / "config.yaml").write_text(config.replace("name: pascal/train", "name: folder:/gone"))
     evaluate.main(["--run", str(moved), "--data", "{name: berkeley, limit: 3}"])
     assert "mean_iou" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_points_say_more_than_a_box_for_three_seeds(here):
+    reproduce.main(["dextr-4", "--profile=miniature", "--rows=2,3", "--seeds=3", "threads=1"])
+    report = json.loads((here / "reports" / "miniature" / "dextr-4.json").read_text())
+    boxes, points = (cell for cell in report["cells"] if cell["runs"])
+    assert (boxes["row"], points["row"]) == ("+ PSP", "+ Extreme points")
+
+    def measured(run):
+        return json.loads((here / "runs" / run / "record.json").read_text())["metrics"]["mean_iou"]
+
+    for box_run, point_run in zip(boxes["runs"], points["runs"], strict=True):
+        assert measured(point_run) > measured(box_run) + 0.02
