@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from experiments.compose import parse_value
 from experiments.execute import execute
 from experiments.nodes import Node, load_node
-from experiments.runs import find_run
+from experiments.runs import find_run, is_first_process
 from experiments.sentences import one_sentence
 
 
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config["trainer"].update(devices=options.devices, strategy="ddp")
     node = Node("evaluate", config, (training,))
     record = execute(node, options.data)
+    if not is_first_process():
+        return
     for name, value in record["metrics"].items():
         print(f"{name:>20} {value:.4f}")
     print(f"rows: {node.folder.path / 'rows.csv'}")
