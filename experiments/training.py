@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import logging
 import os
 import re
 import sys
@@ -28,8 +27,6 @@ from experiments.nodes import Node
 from experiments.runs import RunFolder
 
 CHECKPOINT_MINUTES = 5.0
-logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # no advertisements
-logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
 
 
 def instantiate(config: Tree, **trainer: Any) -> LightningCLI:
