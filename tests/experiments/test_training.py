@@ -77,7 +77,7 @@ def test_workers_change_nothing(store, monkeypatch):
     (alone,) = fit.run(TINY)
     weights, rows = weights_of({"run": alone["parents"][0]}), rows_of(alone)
     monkeypatch.setenv("RUNS_ROOT", str(store.with_name("with-workers")))
-    (helped,) = fit.run([*TINY, "--data.workers=2"])
+    (helped,) = fit.run([*TINY, "--data.workers=4"])
     assert helped["run"] == alone["run"]
     assert_same_weights(weights_of({"run": helped["parents"][0]}), weights)
     assert rows_of(helped) == rows
