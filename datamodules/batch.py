@@ -37,7 +37,7 @@ class Sample:
     object_id: int
     others: NDArray | None = None
     clean_image: NDArray | None = None
-    full_mask: FullMask | None = None
+    rle: FullMask | None = None
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Batch:
     object_id: Tensor  # (B,) int64
     others: Tensor | None = None  # (B, 1, H, W) uint8 label map: 1, 2, ... where the other objects of the image are
     clean_image: Tensor | None = None  # (B, 3, H, W): the same crop before augmentation of its colours and geometry
-    full_mask: list[FullMask] | None = None
+    rle: list[FullMask] | None = None
     window_counts: Tensor | None = None  # (3,): object, background, void pixels of this process' accumulated step
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     def rows(name: str) -> Tensor:
         return torch.from_numpy(np.stack([np.asarray(getattr(sample, name)) for sample in samples]))
 
-    full_masks = [sample.full_mask for sample in samples if sample.full_mask is not None]
+    rles = [sample.rle for sample in samples if sample.rle is not None]
     return Batch(
         image=images("image"),  # type: ignore[arg-type]
         mask=images("mask"),  # type: ignore[arg-type]
@@ -116,5 +116,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         object_id=rows("object_id"),
         others=images("others"),
         clean_image=images("clean_image"),
-        full_mask=full_masks or None,
+        rle=rles or None,
     )

@@ -68,7 +68,7 @@ class ObjectSamples(Dataset):
             grid = geometry.box_to_grid(box, (self.recipe.size, self.recipe.size))
             sample.clean_image = geometry.warp(image, grid, (self.recipe.size,) * 2, self.recipe.interpolation)
         if not self.train:
-            sample.full_mask = FullMask(_encode(mask), _encode(void) if void.any() else None)
+            sample.rle = FullMask(_encode(mask), _encode(void) if void.any() else None)
         return sample
 
     def _points(

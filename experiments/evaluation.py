@@ -116,8 +116,8 @@ class ObjectScorer(LightningModule):
     def _score(self, batch: Batch, i: int, probability: NDArray[np.float32], seconds: float) -> list[Any]:
         object_id = int(batch.object_id[i])
         position = int(self._order[np.searchsorted(self._sorted_ids, object_id)])
-        assert batch.full_mask is not None
-        encoded = batch.full_mask[i]
+        assert batch.rle is not None
+        encoded = batch.rle[i]
         mask = coco_mask.decode(encoded.mask)
         void = None if encoded.void is None else coco_mask.decode(encoded.void)
         crop_box, box = batch.crop_box[i].cpu().numpy(), batch.box[i].cpu().numpy()

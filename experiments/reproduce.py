@@ -59,9 +59,10 @@ class PlannedCell:
         if self.problem or lacking:
             reason = self.problem or f"run {lacking[0].hash} has no record yet"
             return not_run(table, self.row, self.column, reason)
+        notes = filter(None, [older_code(self.nodes), random_start(self.nodes)])
         return measure(
             table, self.row, self.column, [node.hash for node in self.second], records, profile,
-            first_runs=[node.hash for node in self.first], reason=older_code(self.nodes),
+            first_runs=[node.hash for node in self.first], reason="; ".join(notes),
         )  # fmt: skip
 
 
@@ -70,6 +71,15 @@ def older_code(nodes: Sequence[Node]) -> str:
     now = git_commit()
     made = {str((run.folder.record or {}).get("git")) for node in nodes for run in node.with_ancestors()}
     return f"made by other code than today's {now}: {', '.join(sorted(made))}" if made - {str(now)} else ""
+
+
+def random_start(nodes: Sequence[Node]) -> str:
+    """A note when a training was to start from pretrained weights and there were none."""
+    for training in (run for node in nodes for run in node.with_ancestors() if run.kind == "train"):
+        wanted = training.config["model"]["init_args"]["network"]["init_args"].get("pretrained")
+        if wanted and str((training.folder.record or {}).get("initial_weights")).startswith("random"):
+            return f"started from random weights: {wanted} was not there"
+    return ""
 
 
 def reproduce(

@@ -101,8 +101,8 @@ def test_evaluation_shows_the_object_as_it_is(tmp_path):
     np.testing.assert_array_equal(sample.image, expected)
     np.testing.assert_array_equal(sample.points, extreme_points(sample.mask))
     assert sample.point_kinds.tolist() == [PointKind.LEFT, PointKind.TOP, PointKind.RIGHT, PointKind.BOTTOM]
-    np.testing.assert_array_equal(coco_mask.decode(sample.full_mask.mask), mask)
-    np.testing.assert_array_equal(coco_mask.decode(sample.full_mask.void), void)
+    np.testing.assert_array_equal(coco_mask.decode(sample.rle.mask), mask)
+    np.testing.assert_array_equal(coco_mask.decode(sample.rle.void), void)
 
 
 def test_the_full_image_can_be_the_view(tmp_path):
@@ -111,7 +111,7 @@ def test_the_full_image_can_be_the_view(tmp_path):
     assert sample.crop_box.tolist() == [0, 0, 79, 59]
     assert sample.box.tolist() == [21, 16, 39, 34]
     np.testing.assert_array_equal(sample.mask, geometry.resize(mask, (48, 48), "nearest"))
-    assert sample.full_mask.void is None
+    assert sample.rle.void is None
 
 
 @BOTH_FORMS
@@ -185,7 +185,7 @@ def test_collate_pads_clicks_and_keeps_everything_else(tmp_path):
     np.testing.assert_array_equal(batch.image[1].permute(1, 2, 0), samples[0, 1].image)
     assert batch.image_size.tolist() == [list(SIZE)] * 2
     assert batch.object_id.tolist() == index.object_id.tolist()
-    assert batch.full_mask is None
+    assert batch.rle is None
     assert len(batch) == 2
 
 
