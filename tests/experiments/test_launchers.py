@@ -54,7 +54,7 @@ def chain(*extra):
 
 def test_parents_come_before_children_and_each_once(store):  # noqa: F811
     training, evaluation = chain()
-    scored = {**evaluation.config, "evaluation": {**evaluation.config["evaluation"], "batch_size": 3}}
+    scored = {**evaluation.config, "evaluation": {**evaluation.config["evaluation"], "threshold": 0.3}}
     other = fit.Node("evaluate", scored, (training,))
     assert in_order([other, evaluation]) == [training, other, evaluation]
 

@@ -103,7 +103,8 @@ def test_component_pairs_share_the_standard_model_with_the_chain():
     assert pairs["Bounding boxes -> Extreme points"].second == chain.row("+ Extreme points").cells["value"]
     assert pairs["Bounding boxes -> Extreme points"].first == chain.row("+ PSP").cells["value"]
     assert pairs["ASPP -> PSP"].first == chain.row("DeepLab-v2 on boxes").cells["value"]
-    assert pairs["Fixed points -> Distance map"].second.differs == {"model.guidance": "DistanceMap"}
+    (changed,) = pairs["Fixed points -> Distance map"].second.differs.items()
+    assert changed == ("model.guidance", {"class_path": "DistanceMap", "init_args": {"truncate": "${px:255}"}})
 
 
 def test_generalisation_starts_from_imagenet_and_splits_the_categories():
