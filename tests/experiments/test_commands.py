@@ -19,27 +19,9 @@ from experiments.report_check import check_report
 from experiments.rows import Conditions, evaluation_node, find_spec
 from experiments.runs import find_run
 from experiments.sentences import one_sentence
-from tests.experiments.test_training import TINY, drawn, store  # noqa: F401
+from tests.experiments.tiny import CHANGED, SHRUNK, TINY, report_of
 
 ROOT = Path(__file__).parents[2]
-# The size of a real miniature run is for `make reproduce-table-N PROFILE=miniature`; tests shrink it further.
-SHRUNK = [
-    "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=8",
-    "--trainer.max_steps=3", "--model.network.widths=[8, 8, 16, 16]",
-]  # fmt: skip
-
-
-@pytest.fixture
-def here(store, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-CHANGED = "reports/miniature-changed"  # where a table goes whose values were changed on the command line
-
-
-def report_of(folder, table):
-    return json.loads((folder / CHANGED / f"{table}.json").read_text())
 
 
 @pytest.mark.slow

@@ -17,8 +17,7 @@ import pytest
 from experiments import fit, launchers, reproduce
 from experiments.launchers import Failed, Job, Slurm, Subprocesses, in_order, launcher
 from experiments.runs import RunFolder
-from tests.experiments.test_commands import SHRUNK, here, report_of  # noqa: F401
-from tests.experiments.test_training import TINY, drawn, store  # noqa: F401
+from tests.experiments.tiny import SHRUNK, TINY, report_of
 
 
 @dataclass
@@ -52,14 +51,14 @@ def chain(*extra):
     return in_order(fit.evaluations(fit.Node("train", config)))
 
 
-def test_parents_come_before_children_and_each_once(store):  # noqa: F811
+def test_parents_come_before_children_and_each_once(store):
     training, evaluation = chain()
     scored = {**evaluation.config, "evaluation": {**evaluation.config["evaluation"], "threshold": 0.3}}
     other = fit.Node("evaluate", scored, (training,))
     assert in_order([other, evaluation]) == [training, other, evaluation]
 
 
-def test_a_job_depends_on_the_jobs_of_its_parents_and_asks_for_its_processes(store, cluster, monkeypatch):  # noqa: F811
+def test_a_job_depends_on_the_jobs_of_its_parents_and_asks_for_its_processes(store, cluster, monkeypatch):
     monkeypatch.setenv("JOB_MINUTES", "7")
     slurm = Slurm(2, cluster.executor)
     notes = [slurm.launch(node, "train + PSP") for node in chain()]
@@ -71,7 +70,7 @@ def test_a_job_depends_on_the_jobs_of_its_parents_and_asks_for_its_processes(sto
     assert [RunFolder(job.folder).config["kind"] for job in (first, second)] == ["train", "evaluate"]
 
 
-def test_jobs_that_are_queued_and_runs_that_are_done_are_not_submitted_again(store, cluster):  # noqa: F811
+def test_jobs_that_are_queued_and_runs_that_are_done_are_not_submitted_again(store, cluster):
     training, evaluation = chain()
     Slurm(1, cluster.executor).launch(training, "t")
     cluster.states["101"] = "running"
@@ -84,7 +83,7 @@ def test_jobs_that_are_queued_and_runs_that_are_done_are_not_submitted_again(sto
     assert "dependency" not in cluster.executor.jobs[-1][1]["slurm_additional_parameters"]
 
 
-def test_a_failed_job_is_named_with_its_reason_and_submitted_anew(store, cluster, capsys):  # noqa: F811
+def test_a_failed_job_is_named_with_its_reason_and_submitted_anew(store, cluster, capsys):
     training, _ = chain("--data.batch_size=many")
     Slurm(1, cluster.executor).launch(training, "t")
     with pytest.raises(ValueError, match="batch_size"):
@@ -94,7 +93,7 @@ def test_a_failed_job_is_named_with_its_reason_and_submitted_anew(store, cluster
     assert training.folder.why_not == ""
 
 
-def test_a_child_of_a_job_submitted_anew_waits_for_the_new_one(store, cluster):  # noqa: F811
+def test_a_child_of_a_job_submitted_anew_waits_for_the_new_one(store, cluster):
     training, evaluation = chain()
     slurm = Slurm(1, cluster.executor)
     slurm.launch(training, "t"), slurm.launch(evaluation, "e")
@@ -104,7 +103,7 @@ def test_a_child_of_a_job_submitted_anew_waits_for_the_new_one(store, cluster): 
     assert cluster.executor.jobs[-1][1]["slurm_additional_parameters"]["dependency"] == "afterok:103"
 
 
-def test_a_refused_job_is_one_sentence(store, cluster, monkeypatch):  # noqa: F811
+def test_a_refused_job_is_one_sentence(store, cluster, monkeypatch):
     def refuse(job):
         raise RuntimeError("sbatch: error: invalid account\n or partition")
 
@@ -113,14 +112,14 @@ def test_a_refused_job_is_one_sentence(store, cluster, monkeypatch):  # noqa: F8
         Slurm(1, cluster.executor).launch(chain()[0], "t")
 
 
-def test_the_report_says_which_job_a_cell_waits_for(here, cluster, capsys):  # noqa: F811
+def test_the_report_says_which_job_a_cell_waits_for(here, cluster, capsys):
     reproduce.main(["dextr-4", *SHRUNK, "--rows=2,3", "--launcher=slurm"])
     reasons = [cell["reason"] for cell in report_of(here, "dextr-4")["cells"][1:3]]
     assert reasons == ["job 102 is queued", "job 104 is queued"]
     assert "4 jobs are queued or running: `squeue --me` shows them" in capsys.readouterr().out
 
 
-def test_the_children_of_a_failed_run_are_reported_and_other_rows_run(here, monkeypatch):  # noqa: F811
+def test_the_children_of_a_failed_run_are_reported_and_other_rows_run(here, monkeypatch):
     class Stub:
         def launch(self, node, title):
             if node.config["model"]["init_args"]["guidance"] is None:
@@ -147,7 +146,7 @@ def test_a_launcher_is_refused_in_one_sentence(monkeypatch, tmp_path):
         launchers.states_of_jobs()
 
 
-def test_a_group_that_fails_leaves_its_sentence(store):  # noqa: F811
+def test_a_group_that_fails_leaves_its_sentence(store):
     training, _ = chain("--data.batch_size=many", "--trainer.devices=2", "--trainer.strategy=ddp")
     with pytest.raises(Failed, match=r"^the composed recipe does not fit its classes: batch_size: expected [^{]*many$"):
         Subprocesses().launch(training, "t")
@@ -183,7 +182,7 @@ def killed(training, which, seconds=120):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_group_that_loses_a_process_ends_and_the_next_continues(store, monkeypatch, capfd, which):  # noqa: F811
+def test_a_group_that_loses_a_process_ends_and_the_next_continues(store, monkeypatch, capfd, which):
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0.01")
     training, _ = chain("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=40")
     assert killed(training, which)
@@ -195,7 +194,7 @@ def test_a_group_that_loses_a_process_ends_and_the_next_continues(store, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs a SLURM cluster: sbatch is not on PATH")
-def test_a_real_cluster_makes_the_runs_of_a_table(here):  # noqa: F811
+def test_a_real_cluster_makes_the_runs_of_a_table(here):
     if subprocess.run(["sinfo"], capture_output=True).returncode:
         pytest.skip("sbatch is on PATH but no SLURM controller answers")
     environment = {**os.environ, "JOB_CPUS": "1", "JOB_GPUS": os.environ.get("JOB_GPUS", "0"), "JOB_MINUTES": "30"}

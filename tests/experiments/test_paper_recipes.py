@@ -12,8 +12,7 @@ from experiments.rows import Conditions, compose_row
 from experiments.table_files import Pair, tables
 from experiments.training import build_part
 from lightning_modules.networks.deeplab import DeepLab
-from tests.experiments.test_commands import here, report_of  # noqa: F401
-from tests.experiments.test_training import drawn, store  # noqa: F401
+from tests.experiments.tiny import report_of
 
 # Counted by hand from the published layout. ResNet-101 with 4 input channels: 42,503,296, a channel less: - 64 * 7 * 7.
 # PSP: 6,297,089. ASPP: 4 * (2048 * 9 + 1). Region: a 2x2 deconvolution 2048 -> 256, a 1x1 to one logit.
@@ -52,7 +51,7 @@ def test_every_row_is_built_at_its_published_size(spec):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ["dextr-4/extreme-points", "dextr-4/psp", "dextr-4/deeplab-v2-on-boxes",
                                  "dextr-3/region-based-resnet-101-c4"])  # fmt: skip
-def test_each_network_makes_a_true_step_at_its_published_size(store, drawn, row):  # noqa: F811
+def test_each_network_makes_a_true_step_at_its_published_size(store, drawn, row):
     (record,) = fit.run([
         f"--row={row}", "--no-test", "--trainer.max_steps=1", "--trainer.accelerator=cpu", "--data.workers=0",
         "--data.batch_size=2", f"--data.root={drawn / 'miniature' / '0'}",  # two objects: five do not fit into 16 GiB
@@ -63,7 +62,7 @@ def test_each_network_makes_a_true_step_at_its_published_size(store, drawn, row)
 
 
 @pytest.mark.slow
-def test_released_weights_are_evaluated_in_place_of_training(here, tmp_path):  # noqa: F811
+def test_released_weights_are_evaluated_in_place_of_training(here, tmp_path):
     network = DeepLab("resnet101", 4, init="official", bn_affine="frozen")
     names = {"backbone.": "", "head.": "layer5."}
     official = {}

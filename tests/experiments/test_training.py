@@ -14,33 +14,12 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from datamodules import miniature
 from experiments import fit, training
 from experiments.compose import compose
 from experiments.nodes import Node
 from experiments.runs import RunFolder
 from experiments.sentences import one_sentence
-
-TINY = [
-    "--config=dextr", "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=4",
-    "--data.train=[{name: pascal/train, limit: 24}]", "--evaluation.test=[{name: pascal/val, limit: 11}]",
-    "--trainer.max_epochs=2", "--trainer.max_steps=-1", "--model.network.widths=[8, 8, 16, 16]",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    """One drawing for all tests, found by the profile through CACHE_ROOT."""
-    cache = Path(os.environ.get("TEST_CACHE_ROOT", tmp_path_factory.getbasetemp().parent / "drawn"))
-    miniature.draw(cache / "miniature" / "0")
-    return cache
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch, drawn):
-    monkeypatch.setenv("CACHE_ROOT", str(drawn))
-    monkeypatch.setenv("RUNS_ROOT", str(tmp_path / "runs"))
-    return tmp_path / "runs"
+from tests.experiments.tiny import TINY
 
 
 def weights_of(record):
