@@ -1,4 +1,8 @@
-"""The benchmarks of click methods: GrabCut, Berkeley, 345 DAVIS frames, 800 objects of COCO MVal, cars of KITTI."""
+"""The benchmarks of click methods: GrabCut, Berkeley, 345 DAVIS frames, 800 objects of COCO MVal, cars of KITTI.
+
+What lies on disk is said by each reader here and, shorter, by the `layout` of its set, which
+`python -m experiments.check_data` prints. DAVIS' videos and the frames that ITIS refines are in datamodules/davis.py.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +76,15 @@ def read_mval800(root: Path) -> ObjectIndex:
     return read_pairs(image_folder(root), mask_folder(root), "coco_mval800", ids_of="coco_mval800/pairs")
 
 
+def read_kitti_cars(root: Path) -> ObjectIndex:
+    """The cars of KITTI, 741 masks: `img/NAME.png`, the whole image, and `gt/NAME.png` with one car, 8-bit 0 and 255.
+
+    0 and 1 mean the same, any nonzero pixel is the car. As a mask has the name of its image, an image with several cars
+    is there once per car (a link will do). No box and no void: ITIS (Fig. 6) clicks in the whole image.
+    """
+    return read_pairs(image_folder(root), mask_folder(root), "kitti_cars")
+
+
 def _mval800_sources(root: Path) -> list[Path]:
     file = root / "instances_mval.json"
     pairs = [image_folder(root), mask_folder(root)]
@@ -124,11 +137,11 @@ register(
     ),
     DataSet(
         "kitti_cars",
-        read=lambda root: read_pairs(image_folder(root), mask_folder(root), "kitti_cars"),
+        read=read_kitti_cars,
         folder="kitti_cars",
         variable="KITTI_CARS_ROOT",
         sources=lambda root: [image_folder(root), mask_folder(root)],
-        layout=f"{LAYOUT}; an image with several cars is there once per car",
+        layout=f"{LAYOUT}; masks of 0 and 255 (or of 0 and 1); an image with several cars is there once per car",
         fetch="the 741 car masks of Chen et al. (CVPR 2014) for KITTI, as Polygon-RNN uses them, and their images",
         objects=741,
     ),

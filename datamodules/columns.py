@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ID_BITS = (1 << 63) - 1
+OPTIONAL = {"optional": True}  # metadata of a column that stored tables of older versions do not have
 
 
 class Strings:
@@ -148,6 +149,8 @@ class StoredColumns:
         for f in fields(cls):
             if f.name in texts:
                 values[f.name] = texts[f.name] if isinstance(texts[f.name], str) else tuple(texts[f.name])
+                continue
+            if f.metadata.get("optional") and not (folder / f"{f.name}.npy").exists():
                 continue
             values[f.name] = np.load(folder / f"{f.name}.npy", mmap_mode="r")
             if (offsets := folder / f"{f.name}_offsets.npy").exists():

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.columns import StoredColumns, Strings, gathered, joined_offsets, object_ids, offsets_of
+from datamodules.columns import OPTIONAL, StoredColumns, Strings, gathered, joined_offsets, object_ids, offsets_of
 from datamodules.masks import MaskKind, mask_from_polygons, mask_from_rle, read_label_map
 
 __all__ = ["MaskKind", "ObjectIndex", "ObjectMask", "Strings", "concatenate", "object_ids"]
@@ -37,6 +37,8 @@ class ObjectIndex(StoredColumns):
     measured on its mask), `area` in pixels, `category` (place in `categories`, -1 without), `native_id` (row of a
     string column), and where the mask is: `mask_kind`; in label maps `mask_file`, `mask_value` and `void_value`; else
     `mask_range`, start and end, of rings (polygons: `ring_offsets` point into `coordinates`) or of bytes of `rle`.
+    Where refinement starts from what another method predicted, `start_file` is the place of that mask in `start_files`
+    (-1: this object has none); without rows, as in most sets, no object has one.
     """
 
     dataset: str
@@ -58,6 +60,8 @@ class ObjectIndex(StoredColumns):
     ring_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     coordinates: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # x, y, x, y, ... as in the file
     rle: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    start_files: Strings = field(default_factory=lambda: Strings.of([]), metadata=OPTIONAL)
+    start_file: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32), metadata=OPTIONAL)
     left_out: tuple[str, ...] = ()  # sentences that begin with a number: "11 crowd annotations"
     content: str = ""  # hash of the annotation files, set when the catalog builds the index
 
@@ -92,10 +96,8 @@ class ObjectIndex(StoredColumns):
         size = (int(self.image_size[self.image[i], 0]), int(self.image_size[self.image[i], 1]))
         kind = MaskKind(self.mask_kind[i])
         if kind in (MaskKind.LABEL, MaskKind.FOREGROUND):
-            path = self.mask_files[int(self.mask_file[i])]
-            labels, value, void_value = read_label_map(path), int(self.mask_value[i]), int(self.void_value[i])
-            if labels.shape != size:
-                raise ValueError(f"mask {path} is {labels.shape}, its image {self.image_path(i)} is {size} (H, W)")
+            labels = self._fitting(i, "mask", self.mask_files[int(self.mask_file[i])])
+            value, void_value = int(self.mask_value[i]), int(self.void_value[i])
             mask = labels == value if kind is MaskKind.LABEL else labels >= value
             return ObjectMask(mask.view(np.uint8), (labels == void_value).view(np.uint8) if void_value >= 0 else None)
         if kind is MaskKind.POLYGONS:
@@ -104,6 +106,28 @@ class ObjectIndex(StoredColumns):
             return ObjectMask(mask_from_rle(self.run_lengths(i), size), None)
         except ValueError as error:
             raise ValueError(f"mask of object {self.native_id[i]} of {self.dataset}: {error}") from None
+
+    def start_mask(self, i: int) -> NDArray[np.uint8] | None:
+        """The mask from which refinement of object `i` starts, (H, W) uint8 of 0 and 1; None where it has none.
+
+        It may be empty: the method before found nothing. Files are read as `predicted_from` says. Raises ValueError
+        naming the file when it is unreadable, of another size than the image or holds other values, FileNotFoundError
+        when it is gone.
+        """
+        if not len(self.start_file) or self.start_file[i] < 0:
+            return None
+        path = self.start_files[int(self.start_file[i])]
+        labels = self._fitting(i, "start mask", path)
+        return (labels >= predicted_from(labels, path)).view(np.uint8)
+
+    def _fitting(self, i: int, what: str, path: str) -> NDArray:
+        """The label map in this file, which must be of the size of the image of object `i`."""
+        labels, (height, width) = read_label_map(path), self.image_size[self.image[i]]
+        if labels.shape != (height, width):
+            raise ValueError(
+                f"{what} {path} is {labels.shape}, its image {self.image_path(i)} is {(int(height), int(width))} (H, W)"
+            )
+        return labels
 
     def polygons(self, i: int) -> list[NDArray[np.float64]]:
         """The rings of an object stored as polygons, each (2n,) as x, y, x, y, ... in pixels."""
@@ -122,7 +146,8 @@ class ObjectIndex(StoredColumns):
         if keep.dtype == bool and len(keep) != len(self):
             raise ValueError(f"select needs one bool per object, got {len(keep)} for {len(self)} objects")
         positions = np.flatnonzero(keep) if keep.dtype == bool else keep.astype(np.int64)
-        columns = {name: getattr(self, name)[positions] for name in OBJECT_COLUMNS}
+        names = (*OBJECT_COLUMNS, "start_file") if len(self.start_file) else OBJECT_COLUMNS
+        columns = {name: getattr(self, name)[positions] for name in names}
         return replace(self, **columns, native_id=self.native_id.take(positions))
 
     def select_images(self, keep: NDArray) -> ObjectIndex:
@@ -157,12 +182,26 @@ class ObjectIndex(StoredColumns):
         for name in ("object_id", "box", "area", "category", "mask_kind", "mask_value", "void_value"):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         digest.update("\n".join((*self.categories, self.content)).encode())
+        if (self.start_file >= 0).any():  # only then, so that data sets without start masks keep their identity
+            digest.update((np.asarray(self.start_file) >= 0).tobytes())
         return digest.hexdigest()
 
 
 OBJECT_COLUMNS = (
     "object_id", "image", "box", "area", "category", "mask_kind", "mask_file", "mask_value", "void_value", "mask_range",
 )  # fmt: skip
+
+
+def predicted_from(labels: NDArray, path: str | Path) -> int:
+    """The value from which pixels of a predicted mask are the object: 128, or 1 in a file of 0 and 1 only.
+
+    The first is a PNG of 0 and 255 (1-bit ones are read as such) or a soft mask, the second one of classes, with a
+    palette or without. Raises ValueError naming the file for what is neither: its values end between 2 and 127.
+    """
+    highest = int(labels.max(initial=0))
+    if 2 <= highest < 128:
+        raise ValueError(f"{path} has values up to {highest}; expected a mask of 0 and 255, or of 0 and 1")
+    return 128 if highest > 1 else 1
 
 
 def concatenate(parts: Sequence[ObjectIndex], dataset: str) -> ObjectIndex:
@@ -175,10 +214,16 @@ def concatenate(parts: Sequence[ObjectIndex], dataset: str) -> ObjectIndex:
     def strings(name: str) -> Strings:
         return Strings.joined([getattr(part, name) for part in parts])
 
-    def shifted(name: str, sizes: Sequence[int]) -> NDArray:
+    def shifted(columns: Sequence[NDArray], sizes: Sequence[int]) -> NDArray[np.int32]:
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        columns = [getattr(part, name) for part in parts]
-        return np.concatenate([np.where(column >= 0, column + start, column) for column, start in zip(columns, starts)])
+        rows = [np.where(column >= 0, column + start, column) for column, start in zip(columns, starts)]
+        return np.concatenate(rows).astype(np.int32)
+
+    def start_files() -> NDArray[np.int32]:
+        if not any(len(part.start_file) for part in parts):
+            return np.zeros(0, np.int32)
+        columns = [part.start_file if len(part.start_file) else np.full(len(part), -1) for part in parts]
+        return shifted(columns, [len(part.start_files) for part in parts])
 
     ranges, first_ring, first_byte = [], 0, 0
     for part in parts:
@@ -192,20 +237,22 @@ def concatenate(parts: Sequence[ObjectIndex], dataset: str) -> ObjectIndex:
         image_size=joined("image_size"),
         object_id=joined("object_id"),
         native_id=strings("native_id"),
-        image=shifted("image", [part.num_images for part in parts]).astype(np.int32),
+        image=shifted([part.image for part in parts], [part.num_images for part in parts]),
         box=joined("box"),
         area=joined("area"),
         category=np.concatenate([place[part.category] for place, part in zip(places, parts)]),
         mask_kind=joined("mask_kind"),
         categories=categories,
         mask_files=strings("mask_files"),
-        mask_file=shifted("mask_file", [len(part.mask_files) for part in parts]).astype(np.int32),
+        mask_file=shifted([part.mask_file for part in parts], [len(part.mask_files) for part in parts]),
         mask_value=joined("mask_value"),
         void_value=joined("void_value"),
         mask_range=np.concatenate(ranges),
         ring_offsets=joined_offsets([part.ring_offsets for part in parts]),
         coordinates=joined("coordinates"),
         rle=joined("rle"),
+        start_files=strings("start_files"),
+        start_file=start_files(),
         left_out=tuple(sentence for part in parts for sentence in part.left_out),
         content="+".join(part.content for part in parts),
     )

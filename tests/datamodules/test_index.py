@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datamodules.index import ObjectIndex, Strings, concatenate, object_ids
+from datamodules.index import ObjectIndex, Strings, concatenate, object_ids, predicted_from
 from datamodules.pascal import CATEGORIES
 from datamodules.readers.coco import read_coco
 from datamodules.readers.sbd import read_sbd
 from datamodules.readers.voc import read_voc
-from tests.datamodules.layouts import coco_annotation, rectangle, write_coco, write_sbd, write_voc
+from tests.datamodules.layouts import coco_annotation, rectangle, write_coco, write_gray, write_sbd, write_voc
 
 A, B = rectangle(1, 2, 6, 9), rectangle(8, 2, 12, 9)
 POLYGON = [2, 3, 7, 3, 7, 7, 2, 7]
@@ -134,3 +136,89 @@ def test_the_fingerprint_is_that_of_the_annotations_not_of_the_folder(tmp_path):
         return read_voc(root, "train", "pascal/train", CATEGORIES).fingerprint()
 
     assert listed("here", A) == listed("there", A) != listed("elsewhere", B)
+
+
+@pytest.fixture
+def started(coco, tmp_path) -> ObjectIndex:
+    """Objects 1 and 3 start from a mask (A and B), 2 and 4 from nothing."""
+    files = [write_gray(tmp_path / "starts" / f"{name}.png", 255 * mask) for name, mask in (("b", B), ("a", A))]
+    return replace(coco, start_files=Strings.of(map(str, files)), start_file=np.array([1, -1, 0, -1], np.int32))
+
+
+def starts(index: ObjectIndex) -> dict[str, bytes | None]:
+    """Every object's start mask by its native id."""
+    masks = {index.native_id[i]: index.start_mask(i) for i in range(len(index))}
+    return {native_id: None if mask is None else mask.tobytes() for native_id, mask in masks.items()}
+
+
+STARTS = {"1": A.tobytes(), "2": None, "3": B.tobytes(), "4": None}
+
+
+def test_start_masks_follow_their_objects(started, voc, tmp_path):
+    assert starts(started) == STARTS
+    assert starts(started.select(np.array([2, 3]))) == {"3": STARTS["3"], "4": None}
+    assert starts(started.select_images(np.array([False, True, True])).compacted()) == {
+        native_id: STARTS[native_id] for native_id in "234"
+    }
+    started.save(tmp_path / "index")
+    back = ObjectIndex.open(tmp_path / "index")
+    assert starts(back) == STARTS
+    assert starts(pickle.loads(pickle.dumps(back))) == STARTS
+    assert back.fingerprint() == started.fingerprint()
+    assert masks(back) == masks(started)
+
+
+def test_a_joined_set_keeps_the_start_masks_of_its_parts(started, voc, tmp_path):
+    other = write_gray(tmp_path / "starts" / "c.png", A | B)
+    from_c = replace(voc, start_files=Strings.of([str(other)]), start_file=np.array([-1, 0, -1], np.int32))
+    no_starts = dict.fromkeys(voc.native_id)
+    assert starts(concatenate([voc, started], "both")) == no_starts | STARTS
+    assert starts(concatenate([started, voc], "both")) == no_starts | STARTS
+    assert starts(concatenate([started, from_c], "both")) == STARTS | no_starts | {"2007_1/2": (A | B).tobytes()}
+    nobody = started.select(np.array([], int))
+    assert starts(concatenate([nobody, voc], "both")) == no_starts
+
+
+def test_without_start_masks_nothing_changes(coco, started):
+    assert set(starts(coco).values()) == {None}
+    assert started.fingerprint() != coco.fingerprint()
+    assert started.select(np.array([1, 3])).fingerprint() == coco.select(np.array([1, 3])).fingerprint()
+
+
+def test_a_table_stored_before_there_were_start_masks_still_opens(coco, tmp_path):
+    coco.save(tmp_path / "index")
+    for path in (tmp_path / "index").glob("start_file*"):
+        path.unlink()
+    back = ObjectIndex.open(tmp_path / "index")
+    assert masks(back) == masks(coco)
+    assert back.start_mask(0) is None
+    assert back.fingerprint() == coco.fingerprint()
+    (
+        tmp_path / "index" / "mask_file.npy"
+    ).unlink()  # every table has this one: a broken one is not taken for an old one
+    with pytest.raises(FileNotFoundError, match="mask_file"):
+        ObjectIndex.open(tmp_path / "index")
+
+
+def test_a_start_mask_of_another_size_is_refused_by_name(started):
+    write_gray(Path(started.start_files[1]), np.ones((16, 12)))
+    with pytest.raises(
+        ValueError, match=r"start mask .*a\.png is \(16, 12\), its image .*1\.jpg is \(12, 16\) \(H, W\)"
+    ):
+        started.start_mask(0)
+    Path(started.start_files[1]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.png is missing"):
+        started.start_mask(0)
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold"), [([0, 255], 128), ([0, 128, 40], 128), ([0, 1], 1), ([1], 1), ([0], 1), ([], 1)]
+)
+def test_a_predicted_mask_counts_from_128_or_from_1_where_1_is_all_there_is(values, threshold):
+    assert predicted_from(np.array([values], np.uint8), "mask.png") == threshold
+
+
+@pytest.mark.parametrize("highest", [2, 127])
+def test_values_that_could_mean_either_are_refused(highest):
+    with pytest.raises(ValueError, match=f"mask.png has values up to {highest}; expected a mask of 0 and 255, or of 0"):
+        predicted_from(np.array([[0, highest]]), "mask.png")

@@ -17,8 +17,10 @@ from PIL import Image
 from datamodules import miniature
 from datamodules.benchmarks import grabcut_boxes
 from datamodules.catalog import open_index
+from datamodules.davis import region_similarity
 from datamodules.drawn.coco_files import COCO_IDS, image_id
 from datamodules.drawn.files import write_gray
+from datamodules.drawn.predictions import predicted
 from datamodules.drawn.scenes import Scene, contour_of
 from datamodules.images import read_image
 from datamodules.index import MaskKind, ObjectIndex
@@ -267,7 +269,8 @@ def test_mval_has_as_many_objects_of_every_category(root: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "images", "objects"), [("grabcut", 40, 40), ("berkeley", 38, 40), ("davis345", 40, 40)]
+    ("name", "images", "objects"),
+    [("grabcut", 40, 40), ("berkeley", 38, 40), ("davis345", 40, 40), ("kitti_cars", 40, 40)],
 )
 def test_benchmarks_are_read(root: Path, name: str, images: int, objects: int):
     index = open_index(name, root)
@@ -289,8 +292,7 @@ def test_grabcut_mixes_formats_and_gives_generous_boxes(root: Path):
         assert (given[0] <= own[0], given[1] <= own[1], given[2] >= own[2], given[3] >= own[3]) == (True,) * 4
 
 
-def test_cars_and_videos_stand_in(root: Path):
-    assert len(open_index(f"folder:{root / 'kitti_cars'}")) == 40
+def test_videos_stand_in(root: Path):
     davis = root / "DAVIS"
     for split, sequences in miniature.VIDEOS.items():
         lines = (davis / "ImageSets/480p" / f"{split}.txt").read_text().splitlines()
@@ -300,3 +302,34 @@ def test_cars_and_videos_stand_in(root: Path):
             mask = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
             assert mask.shape == read_image(image).shape[:2]
             assert set(np.unique(mask)) == {0, 255}
+
+
+def test_the_worst_predictions_in_videos_are_half_right_and_the_first_nearly_so(root: Path):
+    worst, frames = open_index("davis2016/osvos_worst", root), open_index("davis2016/val", root)
+    assert [name.split("/")[0] for name in worst.native_id] == list(miniature.VIDEOS["val"])
+    assert worst.left_out == ()
+    ious = []
+    for i in range(len(worst)):
+        start = worst.start_mask(i)
+        assert start is not None
+        ious.append(region_similarity(start, worst.read_mask(i).mask))
+    assert 0.4 < np.mean(ious) < 0.6  # 50.4 % on the real ones
+    for i in np.flatnonzero([name.endswith("/00000") for name in frames.native_id]):
+        first = cv2.imread(str(root / "osvos" / f"{frames.native_id[i]}.png"), cv2.IMREAD_UNCHANGED)
+        assert set(np.unique(first)) == {0, 255}
+        assert region_similarity(first, frames.read_mask(i).mask) > 0.9
+
+
+@pytest.mark.parametrize("iou", [0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("side", [6, 30])
+def test_a_drawn_prediction_misses_and_invents_about_as_much_as_asked_for(iou: float, side: int):
+    truth = np.zeros((60, 80), bool)
+    truth[20 : 20 + side, 30 : 30 + side] = True
+    first, again = (predicted(miniature.generator(0, f"prediction/{side}"), truth, iou) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert iou - 0.15 < region_similarity(first, truth) <= iou
+    if iou < 0.6:
+        assert (truth & ~first).any()
+        assert (first & ~truth).any()
+    other = predicted(miniature.generator(1, f"prediction/{side}"), truth, iou)
+    assert np.array_equal(first, other) == (iou == 1.0)
