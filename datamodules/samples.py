@@ -9,14 +9,13 @@ from torch.utils.data import Dataset
 
 from datamodules import geometry
 from datamodules.batch import FullMask, Sample
-from datamodules.clicks.extreme import tight_box
-from datamodules.clicks.points import EXTREME_KINDS
+from datamodules.clicks.points import Clicked, NoPoints
 from datamodules.images import read_image
 from datamodules.index import ObjectIndex
 from datamodules.keys import rng, seed_of
 from datamodules.recipe import SampleRecipe
 from datamodules.transforms import build_transforms, transformed
-from datamodules.views import Views, augmented_views, evaluation_views, view_box
+from datamodules.views import Views, augmented_views, evaluation_views, plain_grid
 
 
 class ObjectSamples(Dataset):
@@ -49,7 +48,7 @@ class ObjectSamples(Dataset):
         others = self._others(i, views, full) if "others" in self.recipe.extras else None
         if self._transforms is not None:
             views, others = transformed(self._transforms, seed_of(self.seed, epoch, object_id, 1), views, others)
-        points, kinds = self._points(views, draw, None if self.train else mask)
+        points, kinds = self._points(i, views, others, draw, None if self.train else mask)
         sample = Sample(
             image=views.image,
             mask=views.mask,
@@ -64,24 +63,25 @@ class ObjectSamples(Dataset):
             others=others,
         )
         if "clean_image" in self.recipe.extras:
-            box = view_box(tight_box(mask), full, self.recipe)
-            grid = geometry.box_to_grid(box, (self.recipe.size, self.recipe.size))
+            grid = plain_grid(mask, self.recipe)
             sample.clean_image = geometry.warp(image, grid, (self.recipe.size,) * 2, self.recipe.interpolation)
         if not self.train:
             sample.rle = FullMask(_encode(mask), _encode(void) if void.any() else None)
         return sample
 
     def _points(
-        self, views: Views, draw: np.random.Generator, whole: NDArray | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self, i: int, views: Views, others: NDArray | None, draw: np.random.Generator, whole: NDArray | None
+    ) -> Clicked:
         """The clicks on the crop's grid; an object too thin for it keeps those of its `whole` mask, where given."""
         rule = self.recipe.train_points if self.train else self.recipe.test_points
-        kinds = np.array(EXTREME_KINDS, np.int64)
+        full = (int(self.index.image_size[self.index.image[i], 0]), int(self.index.image_size[self.index.image[i], 1]))
         if views.mask.any():
-            return rule(views.mask, draw), kinds
+            void = views.void if views.void.any() else None
+            return rule(views.mask, draw, void, lambda: self._others(i, views, full) if others is None else others)
         if whole is not None:
-            return geometry.apply(views.to_crop, rule(whole, draw)).astype(np.float32), kinds
-        return np.zeros((0, 2), np.float32), kinds[:0]  # moved out of the frame: no clicks, an empty map
+            points, kinds = rule(whole, draw)
+            return geometry.apply(views.to_crop, points).astype(np.float32), kinds
+        return NoPoints()(views.mask, draw)  # moved out of the frame: an empty map
 
     def _others(self, i: int, views: Views, full: tuple[int, int]) -> NDArray[np.uint8]:
         """Label map of the image's other objects on the crop's grid: 1, 2, ... in the order of the index."""
@@ -89,7 +89,8 @@ class ObjectSamples(Dataset):
         first, last = np.searchsorted(self.index.image, [self.index.image[i], self.index.image[i] + 1])
         for label, other in enumerate((n for n in range(first, last) if n != i), start=1):
             labels[self.index.read_mask(other).mask > 0] = min(label, 255)
-        return geometry.warp(labels, views.to_crop, (self.recipe.size,) * 2, "nearest")
+        size = (int(views.mask.shape[0]), int(views.mask.shape[1]))
+        return geometry.warp(labels, views.to_crop, size, "nearest")
 
 
 def _encode(mask: NDArray[np.uint8]) -> dict:

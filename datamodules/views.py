@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,58 @@ from datamodules.recipe import SampleRecipe
 
 
 def view_box(box: NDArray, image_size: tuple[int, int], recipe: SampleRecipe) -> NDArray[np.int64]:
-    """The window that the recipe crops: the object's box and its margin, or the whole image."""
-    if recipe.view == "full_image":
-        return np.array([0, 0, image_size[1] - 1, image_size[0] - 1])
-    return geometry.relax_box(box, recipe.relax)
+    """The window that the recipe crops and stretches: the object's box and its margin, or the whole image."""
+    if recipe.view == "crop":
+        return geometry.relax_box(box, recipe.relax)
+    return whole_box(image_size)
+
+
+def whole_box(image_size: tuple[int, int]) -> NDArray[np.int64]:
+    """The box of an image of size (H, W)."""
+    return np.array([0, 0, image_size[1] - 1, image_size[0] - 1])
 
 
 def crop_image(image: NDArray[np.uint8], crop_box: NDArray, recipe: SampleRecipe) -> NDArray[np.float32]:
     """The published test-time chain for the image: zero-padded crop, resize in float, values not clipped."""
     window = geometry.crop(image, crop_box).astype(np.float32)
     return geometry.resize(window, (recipe.size, recipe.size), recipe.test_interpolation)
+
+
+def scaled_size(image_size: tuple[int, int], recipe: SampleRecipe) -> tuple[int, int]:
+    """(H, W) of the image whose shorter side is the recipe's."""
+    short = recipe.short_side or recipe.size
+    height, width = (max(short, round(side * short / min(image_size))) for side in image_size)
+    return height, width
+
+
+def window_grid(
+    last: NDArray, box: NDArray, image_size: tuple[int, int], recipe: SampleRecipe, draw: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The `window` view of a recipe: matrix from image to crop, and the crop's box in the image.
+
+    Args:
+        last: the largest x and y of all pixels of the scaled image that are object or void.
+        box: xyxy of the object alone, in pixels of the image.
+    """
+    scaled = np.array(scaled_size(image_size, recipe)[::-1])  # (width, height)
+    per_pixel = scaled / np.array(image_size[::-1])
+    if recipe.window == "corner":
+        offset = np.maximum(0, last - recipe.size)  # the released code: the object's last row and column are lost
+    else:
+        first, end = np.floor(box[:2] * per_pixel).astype(np.int64), np.ceil((box[2:] + 1) * per_pixel).astype(np.int64)
+        low, high = np.minimum(end - recipe.size, first), np.maximum(end - recipe.size, first)
+        room = np.maximum(0, scaled - recipe.size)
+        low, high = np.clip(low, 0, room), np.clip(high, 0, room)
+        offset = draw.integers(low, high + 1)
+    to_scaled = geometry.box_to_grid(whole_box(image_size), (int(scaled[1]), int(scaled[0])))
+    grid = np.column_stack([to_scaled[:, :2], to_scaled[:, 2] - offset])
+    crop_box = np.round(np.concatenate([offset, offset + recipe.size]) / np.tile(per_pixel, 2)).astype(np.int64)
+    return grid, crop_box - np.array([0, 0, 1, 1])
+
+
+def last_scaled(box: NDArray, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.int64]:
+    """The last x and y of a box (xyxy, in an image of `size`) after nearest-neighbour scaling of all its pixels."""
+    return np.ceil((box[2:] + 1) * np.array(scaled[::-1]) / np.array(size[::-1])).astype(np.int64) - 1
 
 
 @dataclass(frozen=True)
@@ -35,11 +77,6 @@ class Views:
     to_crop: NDArray[np.float64]
     crop_box: NDArray[np.int64]
     box: NDArray[np.int64]
-
-
-def _no_object(size: tuple[int, int]) -> NDArray[np.int64]:
-    """The box of an object that augmentation moved out of the frame: the whole image, as in the published code."""
-    return np.array([0, 0, size[1] - 1, size[0] - 1])
 
 
 def _box_of(mask: NDArray) -> NDArray[np.int64] | None:
@@ -62,8 +99,15 @@ def _box_through(mask: NDArray, matrix: NDArray) -> NDArray[np.int64] | None:
 
 
 def evaluation_views(image: NDArray, mask: NDArray, void: NDArray, recipe: SampleRecipe) -> Views:
-    """The published test-time chain, without augmentation."""
+    """The published test-time chain, without augmentation: the crop, or the whole image as it is (or made smaller)."""
     box = tight_box(mask)
+    if recipe.test_view == "whole_image":
+        full = (int(mask.shape[0]), int(mask.shape[1]))
+        size, crop_box = size_within(full, recipe.long_side), whole_box(full)
+        if size != full:
+            image = geometry.resize(image, size, "area")
+            mask, void = (geometry.resize(array, size, "nearest") for array in (mask, void))
+        return Views(image, mask, void, geometry.box_to_grid(crop_box, size), crop_box, box)
     crop_box = view_box(box, mask.shape, recipe)
     size = (recipe.size, recipe.size)
     return Views(
@@ -76,16 +120,25 @@ def evaluation_views(image: NDArray, mask: NDArray, void: NDArray, recipe: Sampl
     )
 
 
+def size_within(size: tuple[int, int], long_side: int) -> tuple[int, int]:
+    """(H, W) made smaller until neither side is longer than `long_side`; 0 is no limit."""
+    if not long_side or max(size) <= long_side:
+        return size
+    height, width = (max(1, round(side * long_side / max(size))) for side in size)
+    return height, width
+
+
 def augmented_views(
     image: NDArray, mask: NDArray, void: NDArray, recipe: SampleRecipe, draw: np.random.Generator
 ) -> Views:
     """Flip, scale and rotate, crop and resize; `fused` into one map or as the published `chain`."""
     full = (int(mask.shape[0]), int(mask.shape[1]))
     size = (recipe.size, recipe.size)
+    chain = recipe.geometry == "chain"
     flipped = draw.random() < recipe.flip
     angle, scale = draw.uniform(-recipe.rotation, recipe.rotation), draw.uniform(*recipe.scale)
     matrix = geometry.scale_and_rotate(full, angle, scale)
-    if recipe.geometry == "chain":
+    if chain:
         image = image.astype(np.float32)
         if flipped:
             image, mask, void = (np.ascontiguousarray(array[:, ::-1]) for array in (image, mask, void))
@@ -93,18 +146,46 @@ def augmented_views(
         mask, void = (geometry.warp(array, matrix, full, "nearest") for array in (mask, void))
     if flipped:
         matrix = geometry.compose(matrix, geometry.flip_matrix(full[1]))
-    seen = _box_of(mask) if recipe.geometry == "chain" else _box_through(mask, matrix)
-    box = _no_object(full) if seen is None else seen
-    crop_box = box if seen is None else view_box(box, full, recipe)
-    to_crop = geometry.compose(geometry.box_to_grid(crop_box, size), matrix)
-    if recipe.geometry == "chain":
-        image, mask, void = (geometry.crop(array, crop_box) for array in (image, mask, void))
-        if seen is None and recipe.view == "crop":  # the published crop of an object that left the frame is black
-            image, void = np.zeros_like(image), np.zeros_like(void)
-        image = geometry.resize(image, size, recipe.interpolation)
-        mask, void = (geometry.resize(array, size, "nearest") for array in (mask, void))
+    seen = _box_of(mask) if chain else _box_through(mask, matrix)
+    box = whole_box(full) if seen is None else seen  # as in DEXTR's code when augmentation moved the object out
+    scaled = scaled_size(full, recipe) if recipe.view == "window" else None
+    if scaled is not None:
+        void_box = _box_of(void) if chain else _box_through(void, matrix)
+        labelled = box if void_box is None else np.concatenate([box[:2], np.maximum(box[2:], void_box[2:])])
+        last = last_scaled(labelled, full, scaled)
+        if chain and recipe.window == "corner":  # scaling may lose the outermost pixels
+            left = _box_of(geometry.resize(mask | void, scaled, "nearest"))
+            last = last if left is None else left[2:]
+        grid, crop_box = window_grid(last, box, full, recipe, draw)
     else:
+        crop_box = box if seen is None else view_box(box, full, recipe)
+        grid = geometry.box_to_grid(crop_box, size)
+    to_crop = geometry.compose(grid, matrix)
+    if not chain:
         image = geometry.warp(image, to_crop, size, recipe.interpolation)
         mask = geometry.warp(mask, to_crop, size, "nearest")
         void = geometry.warp(void, to_crop, size, "nearest") if void.any() else np.zeros(size, np.uint8)
+        return Views(image, mask, void, to_crop, crop_box, box)
+
+    def cut(array: NDArray, interpolation: str) -> NDArray:
+        if scaled is None:
+            return geometry.resize(geometry.crop(array, crop_box), size, interpolation)
+        x, y = -grid[:, 2] + 0.5 * (grid.diagonal() - 1)  # of the window in the scaled image, both whole numbers
+        first = np.round([x, y]).astype(np.int64)
+        window = np.concatenate([first, first + recipe.size - 1])
+        return geometry.crop(geometry.resize(array, scaled, interpolation), window)
+
+    image, mask, void = cut(image, recipe.interpolation), cut(mask, "nearest"), cut(void, "nearest")
+    if seen is None and recipe.view == "crop":  # the published crop of an object that left the frame is black
+        image, void = np.zeros_like(image), np.zeros_like(void)
     return Views(image, mask, void, to_crop, crop_box, box)
+
+
+def plain_grid(mask: NDArray, recipe: SampleRecipe) -> NDArray[np.float64]:
+    """From image to crop pixels without augmentation, for the clean view of an object."""
+    full = (int(mask.shape[0]), int(mask.shape[1]))
+    box = tight_box(mask)
+    if recipe.view == "window":
+        last = last_scaled(box, full, scaled_size(full, recipe))
+        return window_grid(last, box, full, replace(recipe, window="corner"), np.random.default_rng(0))[0]
+    return geometry.box_to_grid(view_box(box, full, recipe), (recipe.size, recipe.size))

@@ -236,17 +236,30 @@ def resolve(tree: Tree) -> Tree:
     return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)  # type: ignore[return-value]
 
 
-def _scaled(value: float | int, *, _root_: Any) -> float:
-    """${px:10}: ten pixels of the published crop, in pixels of this run's crop."""
-    return float(value) * _root_.data.init_args.sample.size / PUBLISHED_CROP
+def _scaled(value: float | int, published: float | int = PUBLISHED_CROP, *, _root_: Any) -> float:
+    """${px:10}: ten pixels of the published crop of 512, in pixels of this run's crop; ${px:10,350}: of one of 350.
+
+    Where windows are cut from a scaled image, it is the image's shorter side that says how large a pixel is.
+    """
+    sample = _root_.data.init_args.sample
+    windows = sample.get("view") == "window" and sample.get("short_side")
+    return float(value) * (sample.short_side if windows else sample.size) / float(published)
 
 
-def _input_channels(guidance: str, *, _root_: Any) -> int:
-    """${input_channels:model.guidance}: RGB and the maps of the guidance."""
-    node = _root_
-    for part in guidance.split("."):
-        node = node.init_args[part] if "class_path" in node else node[part]
-    return 3 if node is None else 3 + int(import_class(node.class_path).channels)
+def _whole(value: float | int, published: float | int = PUBLISHED_CROP, *, _root_: Any) -> int:
+    """${whole_px:40,350}: the same, rounded."""
+    return round(_scaled(value, published, _root_=_root_))
+
+
+def _input_channels(*maps: str, _root_: Any) -> int:
+    """${input_channels:model.guidance,model.mask_channel}: RGB and the maps of these encoders, where they are used."""
+    channels = 3
+    for name in maps:
+        node = _root_
+        for part in name.split("."):
+            node = node.init_args[part] if "class_path" in node else node[part]
+        channels += 0 if node is None else int(import_class(node.class_path).channels)
+    return channels
 
 
 def _drawn_data(seed: int) -> str:
@@ -256,6 +269,7 @@ def _drawn_data(seed: int) -> str:
 
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "px": _scaled,
+    "whole_px": _whole,
     "input_channels": _input_channels,
     "drawn_data": _drawn_data,
 }

@@ -6,9 +6,14 @@ of the mask. An empty mask raises ValueError.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from datamodules.clicks.points import EXTREME_KINDS, Clicked, SimulatedPoints
 
 
 def tight_box(mask: NDArray) -> NDArray[np.int64]:
@@ -70,3 +75,30 @@ def jittered_points(mask: NDArray, jitter: float, rng: np.random.Generator) -> N
     height, width = mask.shape
     moved = extreme_points(mask) + rng.uniform(-jitter, jitter, (4, 2))
     return np.clip(moved, 0, [width - 1, height - 1]).astype(np.float32)
+
+
+class ExtremePoints(SimulatedPoints):
+    """The four extreme points of an object as a recipe simulates them.
+
+    Args:
+        rule: `exact`, the extreme points themselves; `band`, DEXTR's code, any object pixel within `pixels` of its
+            side; `jitter`, DEXTR's paper, the extreme points moved by up to `pixels` in x and y.
+        pixels: of the crop.
+    """
+
+    def __init__(self, rule: Literal["exact", "band", "jitter"] = "exact", pixels: float = 0.0) -> None:
+        self.rule, self.pixels = rule, pixels
+
+    def __call__(
+        self,
+        mask: NDArray[np.uint8],
+        draw: np.random.Generator,
+        void: NDArray[np.uint8] | None = None,
+        others: Callable[[], NDArray[np.uint8]] | None = None,
+    ) -> Clicked:
+        kinds = np.array(EXTREME_KINDS, np.int64)
+        if self.rule == "exact":
+            return extreme_points(mask), kinds
+        if self.rule == "band":
+            return band_points(mask, round(self.pixels), draw), kinds
+        return jittered_points(mask, self.pixels, draw), kinds

@@ -1,10 +1,15 @@
-"""What a click can be, and the clicks of a batch."""
+"""What a click can be, the clicks of a batch, and what a simulated user is asked for before the first prediction."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -23,6 +28,7 @@ class PointKind(IntEnum):
 
 
 EXTREME_KINDS = (PointKind.LEFT, PointKind.TOP, PointKind.RIGHT, PointKind.BOTTOM)
+CORRECTIVE_KINDS = (PointKind.POSITIVE, PointKind.NEGATIVE)
 
 
 @dataclass
@@ -40,3 +46,52 @@ class Points:
     def valid(self) -> Tensor:
         """(B, K) bool: True at clicks, False at padding."""
         return self.kinds != PointKind.PADDING
+
+    def of(self, *kinds: PointKind) -> Points:
+        """The same clicks, all but those of these kinds turned into padding."""
+        wanted = torch.zeros_like(self.valid)
+        for kind in kinds:
+            wanted |= self.kinds == kind
+        return replace(self, kinds=self.kinds.masked_fill(~wanted, PointKind.PADDING))
+
+    def since(self, seen: int) -> Points:
+        """The clicks behind the first `seen` of every object."""
+        return replace(self, xy=self.xy[:, seen:], kinds=self.kinds[:, seen:])
+
+
+Clicked = tuple[NDArray[np.float32], NDArray[np.int64]]  # (K, 2) as (x, y) in pixels of the crop, and (K,) kinds
+
+
+class SimulatedPoints(ABC):
+    """What the simulated user clicks before the first prediction, called once per object by a loader's worker."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        mask: NDArray[np.uint8],
+        draw: np.random.Generator,
+        void: NDArray[np.uint8] | None = None,
+        others: Callable[[], NDArray[np.uint8]] | None = None,
+    ) -> Clicked:
+        """Points and their kinds for an object on the crop's grid.
+
+        Args:
+            mask: (H, W) of 0 and 1, not empty.
+            draw: keyed by seed, epoch and object.
+            void: (H, W), 1 at pixels nobody labelled; None without any.
+            others: gives the (H, W) label map of the image's other objects, 1, 2, ...; costs reading their masks. None
+                where nobody knows them.
+        """
+
+
+class NoPoints(SimulatedPoints):
+    """No click before the first prediction: the click benchmark's rule places the first one."""
+
+    def __call__(
+        self,
+        mask: NDArray[np.uint8],
+        draw: np.random.Generator,
+        void: NDArray[np.uint8] | None = None,
+        others: Callable[[], NDArray[np.uint8]] | None = None,
+    ) -> Clicked:
+        return np.zeros((0, 2), np.float32), np.zeros(0, np.int64)

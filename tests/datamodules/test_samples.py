@@ -11,19 +11,19 @@ from pycocotools import mask as coco_mask
 from datamodules import geometry
 from datamodules.batch import Batch, Sample, collate
 from datamodules.catalog import open_index
-from datamodules.clicks.extreme import extreme_points, tight_box
+from datamodules.clicks.extreme import ExtremePoints, extreme_points, tight_box
 from datamodules.clicks.points import PointKind
 from datamodules.keys import rng
 from datamodules.objects import ObjectData, class_counts, evaluation_loader
 from datamodules.readers.folders import read_pairs
-from datamodules.recipe import PointRule, SampleRecipe
+from datamodules.recipe import SampleRecipe
 from datamodules.samples import ObjectSamples
 from datamodules.views import augmented_views, evaluation_views
 from tests.conftest import disc, dot, ellipse, place_of, square
 
 SIZE = (60, 80)
-RECIPE = SampleRecipe(size=48, relax=6, train_points=PointRule("band", 2))
-STILL = replace(RECIPE, flip=0.0, rotation=0.0, scale=(1.0, 1.0), train_points=PointRule())
+RECIPE = SampleRecipe(size=48, relax=6, train_points=ExtremePoints("band", 2))
+STILL = replace(RECIPE, flip=0.0, rotation=0.0, scale=(1.0, 1.0), train_points=ExtremePoints())
 BOTH_FORMS = pytest.mark.parametrize("form", ["fused", "chain"])
 FLIP = {"class_path": "albumentations.HorizontalFlip", "init_args": {"p": 1.0}}
 COLOUR = {"class_path": "albumentations.RandomBrightnessContrast", "init_args": {"p": 1.0, "brightness_limit": 0.5}}
@@ -129,7 +129,7 @@ def test_unlabelled_pixels_move_with_the_object(tmp_path, form):
 
 
 @BOTH_FORMS
-@pytest.mark.parametrize("rule", [PointRule("exact"), PointRule("band", 2)])
+@pytest.mark.parametrize("rule", [ExtremePoints("exact"), ExtremePoints("band", 2)])
 def test_training_points_are_drawn_on_the_augmented_mask(tmp_path, form, rule):
     mask = square(SIZE, top_left=(25, 15), side=(30, 8)) | square(SIZE, top_left=(25, 37), side=(8, 30))
     samples = training(tmp_path, replace(RECIPE, geometry=form, train_points=rule), [mask])
@@ -317,7 +317,7 @@ def test_loader_processes_change_nothing_but_speed(folder):
     for one, other in zip(alone, helped):
         assert_same(one, other)
     index = open_index(folder)
-    recipe = replace(RECIPE, test_points=PointRule("band", 0))
+    recipe = replace(RECIPE, test_points=ExtremePoints("band", 0))
     batches = [list(evaluation_loader(index, recipe, 3, workers, seed=2)) for workers in (0, 2)]
     assert [len(batch) for batch in batches[0]] == [3, 3, 1]
     for one, other in zip(*batches):

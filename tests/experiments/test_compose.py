@@ -69,7 +69,7 @@ def test_readings_differ_where_paper_and_code_contradict():
     paper, code = (compose("dextr", reading=reading) for reading in ("paper", "code"))
     assert paper["model"]["init_args"]["guidance"]["init_args"] == {"std": 10.0}
     assert code["model"]["init_args"]["guidance"]["init_args"] == {"fwhm": 10.0, "stretch": True}
-    rules = [tree["data"]["init_args"]["sample"]["train_points"] for tree in (paper, code)]
+    rules = [tree["data"]["init_args"]["sample"]["train_points"]["init_args"] for tree in (paper, code)]
     assert rules == [{"rule": "jitter", "pixels": 10.0}, {"rule": "band", "pixels": 5.0}]
     assert network(code)["new_channels"] == "random"
     assert not code["model"]["init_args"]["loss"]["init_args"]["use_void"]
