@@ -1,27 +1,32 @@
 """Guidance: what the network sees of the clicks, drawn on the device for a whole batch.
 
-Points are (B, K, 2) as (x, y) in pixels of the crop, valid (B, K) is False at padding; maps are (B, 1, H, W).
+The functions are pure: points (B, K, 2) as (x, y) in pixels of the crop, valid (B, K) False at padding, a map
+(B, 1, H, W) out. The modules are what recipes name: they sort the clicks by kind into channels, and draw further clicks
+into maps that exist. A map is the maximum of its clicks' Gaussians or the minimum of their distances, so clicks drawn
+one by one or all at once, in any order, give the same bits.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from datamodules.clicks.points import PointKind, Points
 
-def _squared_offsets(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(B, K, W) and (B, K, H): squared distances of the columns and rows from each point."""
-    height, width = size
-    x = torch.arange(width, device=points.device, dtype=torch.float32) - points[..., 0:1].float()
-    y = torch.arange(height, device=points.device, dtype=torch.float32) - points[..., 1:2].float()
-    return x.square_(), y.square_()
+Tail = Literal["plateau", "zero"]
+Size = tuple[int, int]
+
+NORMAL_PEAK = 1 / math.sqrt(2 * math.pi)  # of a normal density, times its deviation
+UNDERFLOW = 104.0  # exp(-104) is 0 in single precision
+STD_PER_FWHM = 1 / math.sqrt(8 * math.log(2))
 
 
-def gaussian_map(
-    points: Tensor, valid: Tensor, size: tuple[int, int], fwhm: float = 10.0, *, stretch: bool = False
-) -> Tensor:
+def gaussian_map(points: Tensor, valid: Tensor, size: Size, fwhm: float = 10.0, *, stretch: bool = False) -> Tensor:
     """Guidance map of DEXTR (Sec. 3.4): the maximum over one Gaussian per click, for a batch of objects.
 
     Args:
@@ -33,61 +38,247 @@ def gaussian_map(
             pixels, whose Gaussian peaks below 1 on the grid.
     Returns: (B, 1, H, W) in [0, 1]; exactly 1 at a click on the pixel grid, 0 everywhere without clicks.
     """
-    x, y = _squared_offsets(points, size)
-    rate = -4.0 * math.log(2.0) / fwhm**2
-    columns, rows = (x * rate).exp_(), (y * rate).exp_() * valid[..., None]
-    guidance = points.new_zeros((len(points), *size), dtype=torch.float32)
-    for k in range(points.shape[1]):  # K is small: one product per click never holds K maps at once
-        torch.maximum(guidance, rows[:, k, :, None] * columns[:, k, None, :], out=guidance)
-    if stretch:
-        low, high = guidance.amin((1, 2), keepdim=True), guidance.amax((1, 2), keepdim=True)
-        guidance = (guidance - low) / (high - low + 1e-10)
-    return guidance[:, None]
+    guidance = _filled(len(points), 1, size, 0.0, points.device)
+    guidance = _add_gaussians(guidance, points, valid[:, None], fwhm * STD_PER_FWHM)
+    return _stretched(guidance) if stretch else guidance
 
 
-def distance_map(points: Tensor, valid: Tensor, size: tuple[int, int], truncate: float = 255.0) -> Tensor:
+def truncated_gaussian_map(
+    points: Tensor,
+    valid: Tensor,
+    size: Size,
+    std: float = 10.0,
+    radius: float = 20.0,
+    tail: Tail = "plateau",
+    amplitude: float = 25.0,
+) -> Tensor:
+    """Guidance map of ITIS: `amplitude` times a normal density of the distance to the nearest click, cut at `radius`.
+
+    Args:
+        points, valid, size: as for `gaussian_map`.
+        std, radius: in pixels of the crop; 10 and 20 in the paper.
+        tail: what lies `radius` pixels and more from every click. The paper sets it to zero; the authors' code clamps
+            the distance instead, so that a plateau of 0.13498 remains, which the released weights saw.
+        amplitude: 25 brings the peak to 0.99736, in the authors' code; the paper does not name it.
+    Returns: (B, 1, H, W); the tail's value everywhere without clicks.
+    """
+    encoder = TruncatedGaussians(std, radius, tail, amplitude)
+    return encoder.draw(_filled(len(points), 1, size, encoder.far, points.device), points, valid[:, None])
+
+
+def distance_map(points: Tensor, valid: Tensor, size: Size, truncate: float = 255.0) -> Tensor:
     """Distance to the nearest click, cut at `truncate` pixels and divided by it: the map of iFCN (DEXTR, Sec. 4.1).
 
-    DEXTR's paper does not say where it cuts; 255 is iFCN's value. Returns (B, 1, H, W) in [0, 1]; 1 without clicks.
+    DEXTR's paper does not say where it cuts; 255 is iFCN's value and that of ITIS' code. Returns (B, 1, H, W) in
+    [0, 1]; 1 without clicks.
     """
-    x, y = _squared_offsets(points, size)
-    squared = points.new_full((len(points), *size), truncate**2, dtype=torch.float32)
-    y = torch.where(valid[..., None], y, y.new_tensor(math.inf))
-    for k in range(points.shape[1]):
-        torch.minimum(squared, y[:, k, :, None] + x[:, k, None, :], out=squared)
-    return (squared.sqrt_() / truncate)[:, None]
+    return _add_distances(_filled(len(points), 1, size, 1.0, points.device), points, valid[:, None], truncate)
 
 
-class Guidance(nn.Module):
-    """A guidance encoder: `forward(points, valid, size)` gives (B, `channels`, H, W) in [0, 1]."""
+class Guidance(nn.Module, ABC):
+    """A guidance encoder: the clicks of a batch of objects -> maps (B, `channels`, H, W), float32."""
 
-    channels = 1
+    channels: ClassVar[int] = 1
 
-    def forward(self, points: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-        """See the functions of this module."""
-        raise NotImplementedError
+    @abstractmethod
+    def blank(self, objects: int, size: Size, device: torch.device | str | None = None) -> Tensor:
+        """The maps (objects, `channels`, H, W) without clicks."""
+
+    @abstractmethod
+    def add(self, maps: Tensor, points: Points) -> Tensor:
+        """Draw more clicks into maps that the caller owns: they are changed in place and returned.
+
+        Clicks that are drawn again change nothing; `points.since(k)` are those behind the first k.
+        """
+
+    def forward(self, points: Points, size: Size) -> Tensor:
+        """All clicks on crops of `size` (H, W)."""
+        return self.add(self.blank(len(points.xy), size, points.xy.device), points)
 
 
-class GaussianMap(Guidance):
+class ClickMaps(Guidance):
+    """One map for each group of kinds. A subclass says how a click is drawn, and possibly which kinds share a map.
+
+    Clicks of kinds in no group are not drawn.
+    """
+
+    groups: ClassVar[tuple[tuple[PointKind, ...], ...]] = (tuple(kind for kind in PointKind if kind >= 0),)
+    far: float = 0.0  # of a pixel without clicks
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.channels = len(cls.groups)
+
+    @abstractmethod
+    def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
+        """Into maps (B, C, H, W), in place: the clicks xy (B, K, 2), each into the channels of `drawn` (B, C, K)."""
+
+    def blank(self, objects: int, size: Size, device: torch.device | str | None = None) -> Tensor:
+        return _filled(objects, self.channels, size, self.far, device)
+
+    def add(self, maps: Tensor, points: Points) -> Tensor:
+        if maps.shape[:2] != (len(points.xy), self.channels):
+            raise ValueError(
+                f"{type(self).__name__} draws {len(points.xy)} objects into maps (B, C, H, W) of {self.channels} "
+                f"channels, got maps of shape {tuple(maps.shape)}; begin with blank()"
+            )
+        return self.draw(maps, points.xy, torch.stack([points.of(*group).valid for group in self.groups], dim=1))
+
+
+SIGNS = ((PointKind.NEGATIVE,), (PointKind.POSITIVE,))  # channels in the order of ITIS' released code
+
+
+class GaussianMap(ClickMaps):
     """DEXTR's map as a module; see `gaussian_map`. Its width is given as `fwhm` or as `std`, not both."""
 
     def __init__(self, fwhm: float | None = None, std: float | None = None, stretch: bool = False) -> None:
         super().__init__()
-        if (fwhm is None) == (std is None):
+        if fwhm is not None and std is None:
+            self.fwhm = _positive("fwhm", fwhm)
+        elif std is not None and fwhm is None:
+            self.fwhm = _positive("std", std) / STD_PER_FWHM
+        else:
             raise ValueError(f"a Gaussian map needs either fwhm or std, got fwhm={fwhm} and std={std}")
-        self.fwhm = fwhm if std is None else std * math.sqrt(8 * math.log(2))
         self.stretch = stretch
 
-    def forward(self, points: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-        return gaussian_map(points, valid, size, self.fwhm, stretch=self.stretch)  # type: ignore[arg-type]
+    def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
+        return _add_gaussians(maps, xy, drawn, self.fwhm * STD_PER_FWHM)
+
+    def add(self, maps: Tensor, points: Points) -> Tensor:
+        if self.stretch:  # one more click can move the maximum that all the others were divided by
+            raise ValueError(
+                "a stretched Gaussian map depends on all of its clicks at once and cannot be added to; "
+                "call the guidance with all clicks, or set stretch: false"
+            )
+        return super().add(maps, points)
+
+    def forward(self, points: Points, size: Size) -> Tensor:
+        maps = super().add(self.blank(len(points.xy), size, points.xy.device), points)
+        return _stretched(maps) if self.stretch else maps
 
 
-class DistanceMap(Guidance):
-    """iFCN's map as a module; see `distance_map`."""
+class TruncatedGaussians(ClickMaps):
+    """ITIS' click map as a module; see `truncated_gaussian_map`. All clicks share one map."""
+
+    def __init__(
+        self, std: float = 10.0, radius: float = 20.0, tail: Tail = "plateau", amplitude: float = 25.0
+    ) -> None:
+        super().__init__()
+        if tail not in get_args(Tail):
+            raise ValueError(f"the tail of a truncated Gaussian is one of {', '.join(get_args(Tail))}, got {tail!r}")
+        self.std, self.radius = _positive("std", std), _positive("radius", radius)
+        self.peak = _positive("amplitude", amplitude) * NORMAL_PEAK / std
+        self.far = self.peak * math.exp(-0.5 * (radius / std) ** 2) if tail == "plateau" else 0.0
+
+    def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
+        return _add_gaussians(maps, xy, drawn, self.std, self.peak, self.radius, self.far)
+
+
+class SignedGaussians(TruncatedGaussians):
+    """ITIS' two channels: the negative clicks, then the positive ones."""
+
+    groups = SIGNS
+
+
+class DistanceMap(ClickMaps):
+    """iFCN's map as a module; see `distance_map`. All clicks share one map."""
+
+    far = 1.0
 
     def __init__(self, truncate: float = 255.0) -> None:
         super().__init__()
-        self.truncate = truncate
+        self.truncate = _positive("truncate", truncate)
 
-    def forward(self, points: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-        return distance_map(points, valid, size, self.truncate)
+    def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
+        return _add_distances(maps, xy, drawn, self.truncate)
+
+
+class SignedDistances(DistanceMap):
+    """Two channels of distances, as in iFCN and ITIS' baseline: to the negative clicks, then to the positive ones."""
+
+    groups = SIGNS
+
+
+def _filled(objects: int, channels: int, size: Size, value: float, device: torch.device | str | None) -> Tensor:
+    return torch.full((objects, channels, *size), value, dtype=torch.float32, device=device)
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise ValueError(f"the {name} of a guidance map must be positive, got {value}")
+    return value
+
+
+def _stretched(maps: Tensor) -> Tensor:
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low + 1e-10)
+
+
+def _squared_offsets(xy: Tensor, drawn: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """(B, 1, K, W) and (B, C, K, H): squared distances of columns and rows from each click, inf where not drawn."""
+    x = torch.arange(size[1], device=xy.device, dtype=torch.float32) - xy[:, None, :, 0:1].float()
+    y = torch.arange(size[0], device=xy.device, dtype=torch.float32) - xy[:, None, :, 1:2].float()
+    return x.square_(), torch.where(drawn[..., None], y.square_(), math.inf)
+
+
+Strokes = Iterator[tuple[Tensor, Any, Any]]
+
+
+def _strokes(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
+    """Click after click, the part of the maps (B, C, H, W) to touch, as a view, and where its lines lie.
+
+    The lines are indices into (B, C, K, H) and (B, 1, K, W), so that rows and columns combine to values of the part.
+    What lies `reach` pixels off a click must keep its value. Both ways give the same bits.
+    """
+    return (_boxes if maps.device.type == "cpu" else _planes)(maps, xy, drawn, reach)
+
+
+def _boxes(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
+    """The box around each click alone: fewest pixels, and no temporary maps, which cost a CPU more than the clicks."""
+    places = xy.tolist()
+    for b, c, k in drawn.nonzero().tolist():
+        x, y = places[b][k]
+        columns, rows = _box(x, reach, maps.shape[3]), _box(y, reach, maps.shape[2])
+        yield maps[b, c, rows, columns], (b, c, k, rows, None), (b, 0, k, None, columns)
+
+
+def _planes(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
+    """The k-th clicks of all objects at once: few kernels, and the device is never asked which clicks are padding."""
+    every = slice(None)
+    for k in range(xy.shape[1]):  # K is small: one product per click never holds K maps at once
+        yield maps, (every, every, k, every, None), (every, every, k, None)
+
+
+def _box(at: float, reach: float, length: int) -> slice:
+    """All whole numbers of [0, length) within `reach` of `at`, and one or two more against rounding."""
+    return slice(int(min(max(at - reach - 1, 0), length)), int(min(max(at + reach + 2, 0), length)))
+
+
+def _add_gaussians(
+    maps: Tensor,
+    xy: Tensor,
+    drawn: Tensor,
+    std: float,
+    peak: float = 1.0,
+    radius: float = math.inf,
+    far: float = 0.0,
+) -> Tensor:
+    """Maximum of the maps and peak * exp(-d^2 / 2 std^2) of each click where d < radius, and `far` elsewhere."""
+    rate = -0.5 / std**2
+    x, y = _squared_offsets(xy, drawn, maps.shape[2:])
+    # exponentials of the lines, not of their boxes: a product has the same bits however large the box is
+    columns, rows = (x * rate).exp_(), (y * rate).exp_().mul_(peak)
+    for part, of_rows, of_columns in _strokes(maps, xy, drawn, min(radius, math.sqrt(UNDERFLOW / -rate))):
+        gaussian = rows[of_rows] * columns[of_columns]
+        if radius < math.inf:
+            gaussian = torch.where(y[of_rows] + x[of_columns] < radius**2, gaussian, far)
+        torch.maximum(part, gaussian, out=part)
+    return maps
+
+
+def _add_distances(maps: Tensor, xy: Tensor, drawn: Tensor, truncate: float) -> Tensor:
+    """Minimum of the maps, which are 1 at most, and d / truncate of each click."""
+    x, y = _squared_offsets(xy, drawn, maps.shape[2:])
+    for part, of_rows, of_columns in _strokes(maps, xy, drawn, truncate):
+        torch.minimum(part, (y[of_rows] + x[of_columns]).sqrt_().div_(truncate), out=part)
+    return maps
