@@ -74,3 +74,55 @@ class BalancedBCE(nn.Module):
             logits, mask, void if self.use_void else None,
             counts=counts, balanced=self.balanced, reduction=self.reduction,  # type: ignore[arg-type]
         )  # fmt: skip
+
+
+def bootstrapped_cross_entropy(
+    logits: Tensor, mask: Tensor, void: Tensor | None = None, fraction: float = 0.25
+) -> Tensor:
+    """Cross entropy of the worst pixels of each image (ITIS: the worst quarter), averaged over the images.
+
+    As in the authors' code the share is of the pixels with a label: k = max(round(fraction * labelled), 1), rounded
+    half to even as in Python, NumPy and TensorFlow. Void pixels cost nothing; an image without any label has loss 0 and
+    no gradient.
+
+    Args:
+        logits: (B, 2, H, W), background and object; taken to float32.
+        mask, void: (B, 1, H, W); the object is mask >= 0.5, void > 0.5 is not labelled. None: no void.
+        fraction: in (0, 1]; 1 is plain cross entropy, averaged over each image's labelled pixels.
+    """
+    if logits.ndim != 4 or logits.shape[1] != 2 or mask.shape != (len(logits), 1, *logits.shape[2:]):
+        expected = "bootstrapped cross entropy needs logits (B, 2, H, W) and a mask (B, 1, H, W)"
+        raise ValueError(
+            f"{expected}, got {tuple(logits.shape)} and {tuple(mask.shape)}; take a network of two classes"
+        )
+    if not 0 < fraction <= 1:
+        raise ValueError(f"the fraction of worst pixels is in (0, 1], got {fraction}")
+    background, object_ = logits.float().unbind(dim=1)
+    label = (mask >= 0.5).squeeze(1).float()
+    pixel_loss = F.binary_cross_entropy_with_logits(object_ - background, label, reduction="none").flatten(1)
+    labelled = [pixel_loss.shape[1]] * len(pixel_loss)
+    if void is not None:
+        unlabelled = (void > 0.5).flatten(1)
+        pixel_loss = pixel_loss.masked_fill(unlabelled, 0)
+        labelled = (~unlabelled).sum(dim=1).tolist()
+    worst = [losses.topk(max(round(fraction * n), 1), sorted=False)[0] for losses, n in zip(pixel_loss, labelled)]
+    return torch.stack([losses.mean() for losses in worst]).mean()
+
+
+class BootstrappedCrossEntropy(nn.Module):
+    """`bootstrapped_cross_entropy` as a recipe names it.
+
+    The loss is a mean over images, so that accumulated passes and processes of equal size average to the joined batch.
+
+    Args:
+        fraction: share of labelled pixels of an image that count, its worst ones.
+        use_void: leave pixels without label out; without, they count as background.
+    """
+
+    def __init__(self, fraction: float = 0.25, use_void: bool = True) -> None:
+        super().__init__()
+        self.fraction, self.use_void = fraction, use_void
+
+    def forward(self, logits: Tensor, mask: Tensor, void: Tensor, counts: Tensor | None = None) -> Tensor:
+        """`counts` of a step are what class-balanced losses need; here every image has its own."""
+        return bootstrapped_cross_entropy(logits, mask, void if self.use_void else None, self.fraction)

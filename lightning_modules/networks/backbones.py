@@ -7,6 +7,7 @@ from typing import Any, Literal
 import timm
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_modules.networks.pretrained import load_pretrained
 
@@ -142,5 +143,6 @@ def initialise(module: nn.Module, init: str) -> None:
                 layer.reset_parameters()
 
 
-def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """All of them, those included that Lightning turned into `SyncBatchNorm`, which is no BatchNorm2d."""
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]

@@ -13,8 +13,9 @@ from lightning_modules.networks.official import NameTable, load_exactly, read_we
 
 IMAGENET = (True, "timm", "imagenet")
 HUB_FILE = "model.safetensors"
-# Classifiers are left out; DeepLab-v2's multi-scale checkpoint, DEXTR's start, keeps the ResNet below `Scale`.
-BACKBONE_NAMES: NameTable = {r"^(Scale\.)?(fc|layer5)\.": None, r"^Scale\.": ""}
+# Classifiers are left out (fc of ResNets, head of Xceptions); DeepLab-v2's multi-scale checkpoint, DEXTR's start, keeps
+# the ResNet below `Scale`.
+BACKBONE_NAMES: NameTable = {r"^(Scale\.)?(fc|layer5|head)\.": None, r"^Scale\.": ""}
 
 
 def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | None, new_channels: str) -> str | None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.objects import class_counts
-from lightning_modules.losses import BalancedBCE, balanced_bce
+from lightning_modules.losses import BalancedBCE, BootstrappedCrossEntropy, balanced_bce, bootstrapped_cross_entropy
 
 SETS = range(4)
 REDUCTIONS = {"mean": 0, "batch": 1, "sum": 2}  # (T, T), (F, T) and (F, F) of the authors' (size, batch)_average
@@ -196,3 +196,117 @@ def test_two_processes_have_the_gradient_of_the_joined_batch(tmp_path):
         joined = gradient(loss, passes=1)
         for _ in (1, 2):
             torch.testing.assert_close(next(results), joined, rtol=1e-5, atol=1e-6)
+
+
+def hard_pixels(costs: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, 2, H, W) of background pixels that cost so much: log(1 + exp(z)) with z the logit of the object."""
+    object_ = torch.log(torch.expm1(costs))
+    return torch.stack([torch.zeros_like(object_), object_], dim=1), torch.zeros_like(costs)[:, None]
+
+
+def test_the_worst_quarter_of_sixteen_pixels_is_four():
+    costs = torch.arange(1.0, 17.0)[torch.randperm(16)].view(1, 4, 4)
+    logits, mask = hard_pixels(costs)
+    assert bootstrapped_cross_entropy(logits, mask).item() == pytest.approx((16 + 15 + 14 + 13) / 4)
+
+
+def test_only_the_worst_quarter_has_a_gradient():
+    costs = torch.arange(1.0, 17.0).view(1, 4, 4)
+    logits, mask = hard_pixels(costs)
+    logits.requires_grad_()
+    bootstrapped_cross_entropy(logits, mask).backward()
+    assert torch.equal(logits.grad.any(dim=1), costs > 12)
+    # d cost / d logit of the object is its probability, divided by the four pixels
+    torch.testing.assert_close(logits.grad[0, 1, 3], logits.detach().softmax(dim=1)[0, 1, 3] / 4)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "worst"),
+    [(16, 4), (15, 4), (14, 4), (13, 3), (10, 2), (9, 2), (6, 2), (3, 1), (2, 1), (1, 1)],
+)
+def test_the_quarter_is_of_the_labelled_pixels_rounded_half_to_even(labelled, worst):
+    """14 / 4 = 3.5 goes to 4, 10 / 4 = 2.5 to 2, 6 / 4 = 1.5 to 2, 2 / 4 = 0.5 to 0, and one pixel there always is."""
+    costs = torch.arange(1.0, 17.0).flip(0).view(1, 4, 4)
+    logits, mask = hard_pixels(costs)
+    void = costs[:, None] <= 16 - labelled  # the cheapest ones
+    expected = sum(range(16, 16 - worst, -1)) / worst
+    assert bootstrapped_cross_entropy(logits, mask, void).item() == pytest.approx(expected)
+
+
+def test_void_pixels_are_not_among_the_worst_and_have_no_gradient():
+    costs = torch.arange(1.0, 17.0).view(1, 4, 4)
+    logits, mask = hard_pixels(costs)
+    void = (costs > 12)[:, None]  # twelve are left: the worst three are 12, 11 and 10
+    logits.requires_grad_()
+    loss = BootstrappedCrossEntropy()(logits, mask, void)
+    loss.backward()
+    assert loss.item() == pytest.approx(11)
+    assert torch.equal(logits.grad.any(dim=1), (costs > 9) & (costs < 13))
+    assert BootstrappedCrossEntropy(use_void=False)(logits, mask, void).item() == pytest.approx(14.5)
+
+
+def test_each_image_has_its_own_worst_pixels_and_the_batch_is_their_mean():
+    costs = torch.stack([torch.arange(1.0, 17.0), torch.arange(1.0, 17.0), torch.full((16,), 0.5)]).view(3, 4, 4)
+    logits, mask = hard_pixels(costs)
+    void = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    void[1] = costs[1] > 8  # eight are left: 8 and 7
+    expected = (14.5 + 7.5 + 0.5) / 3
+    assert bootstrapped_cross_entropy(logits, mask, void).item() == pytest.approx(expected)
+
+
+def test_an_image_without_labels_has_no_loss_and_no_gradient():
+    logits, mask = hard_pixels(torch.arange(1.0, 33.0).view(2, 4, 4))
+    void = torch.zeros(2, 1, 4, 4)
+    void[0] = 1
+    logits.requires_grad_()
+    loss = bootstrapped_cross_entropy(logits, mask, void)
+    loss.backward()
+    assert loss.item() == pytest.approx(30.5 / 2)
+    assert not logits.grad[0].any()
+    assert logits.grad[1].any()
+    assert logits.grad.isfinite().all()
+    assert bootstrapped_cross_entropy(logits[:1], mask[:1], void[:1]).item() == 0
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.float32])
+def test_with_all_of_its_pixels_it_is_plain_cross_entropy_of_two_classes(kind):
+    _, mask, void = batch(6)
+    logits = 3 * torch.randn(4, 2, 9, 11)
+    label = mask[:, 0].long().masked_fill(void[:, 0] > 0, 255)
+    images = [F.cross_entropy(z[None], y[None], ignore_index=255) for z, y in zip(logits, label)]
+    value = bootstrapped_cross_entropy(logits, mask.to(kind), void.to(kind), fraction=1)
+    assert value.item() == pytest.approx(torch.stack(images).mean().item(), rel=1e-6)
+    value = bootstrapped_cross_entropy(logits, mask.to(kind), fraction=1)
+    assert value.item() == pytest.approx(F.cross_entropy(logits, mask[:, 0].long()).item(), rel=1e-6)
+
+
+def test_equal_losses_share_nothing_but_their_mean():
+    """All pixels cost log 2; any quarter of them is the worst, and only so many have a gradient."""
+    logits = torch.zeros(1, 2, 4, 4, requires_grad=True)
+    loss = bootstrapped_cross_entropy(logits, torch.ones(1, 1, 4, 4))
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(2))
+    assert int(logits.grad[:, 1].count_nonzero()) == 4
+
+
+def test_bootstrapped_losses_of_confident_errors_stay_finite_and_in_single_precision():
+    logits = torch.tensor([500.0, -500.0], dtype=torch.bfloat16).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = bootstrapped_cross_entropy(logits, torch.ones(1, 1, 4, 4))
+    assert loss.dtype == torch.float32
+    assert loss.item() == 1000
+
+
+def test_bootstrapped_parts_of_a_batch_average_to_the_whole():
+    _, mask, void = batch(7)
+    logits = torch.randn(4, 2, 9, 11)
+    loss = BootstrappedCrossEntropy()
+    halves = [loss(logits[part], mask[part], void[part], torch.ones(3)) for part in (slice(0, 2), slice(2, 4))]
+    assert (sum(halves) / 2).item() == pytest.approx(loss(logits, mask, void).item(), rel=1e-6)
+
+
+def test_bootstrapping_refuses_what_it_cannot_read():
+    with pytest.raises(ValueError, match=r"logits \(B, 2, H, W\).*got \(1, 1, 4, 4\).*network of two classes"):
+        bootstrapped_cross_entropy(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"in \(0, 1\], got 25"):
+        bootstrapped_cross_entropy(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4), fraction=25)

@@ -153,6 +153,18 @@ def test_batch_norm_learns_only_what_is_not_frozen(affine, statistics):
     assert moved == (statistics == "live")
 
 
+def test_frozen_statistics_stay_frozen_where_lightning_synchronises_batch_norm():
+    """`sync_batchnorm: true` swaps the layers behind the network's back, and `SyncBatchNorm` is no `BatchNorm2d`."""
+    networks = [dilated_resnet("resnet18", bn_statistics=kind, widths=NARROW) for kind in ("frozen", "live")]
+    backbone, live = (nn.SyncBatchNorm.convert_sync_batchnorm(network).train() for network in networks)
+    norms = [layer for layer in backbone.modules() if isinstance(layer, nn.SyncBatchNorm)]
+    assert norms
+    before = [norm.running_mean.clone() for norm in norms]
+    backbone(torch.rand(2, 4, 33, 33))
+    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
+    assert all(layer.training for layer in live.modules())
+
+
 @pytest.mark.parametrize("affine", ["trainable", "frozen"])
 def test_residual_branches_learn_from_the_first_step(affine):
     """timm starts their last scale at 0; frozen there, no block would ever learn."""

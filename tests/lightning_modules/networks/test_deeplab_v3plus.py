@@ -1,0 +1,285 @@
+import copy
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from lightning_modules.networks.backbones import batch_norms
+from lightning_modules.networks.deeplab_v3plus import ASPP, DeepLabV3Plus, legacy_upsample
+
+TINY = {
+    "backbone": "resnet10t", "widths": [8, 16, 32, 64],
+    "aspp_channels": 16, "decoder_channels": 16, "low_level_channels": 8,
+}  # fmt: skip
+
+
+def tiny(**options) -> DeepLabV3Plus:
+    return DeepLabV3Plus(**{**TINY, **options})
+
+
+def separable(inside: int, outside: int) -> int:
+    """Weights of a depthwise 3x3, a pointwise convolution, and a batch norm behind each."""
+    return 9 * inside + 2 * inside + inside * outside + 2 * outside
+
+
+def test_the_published_network_has_its_parameters():
+    with torch.device("meta"):
+        network = DeepLabV3Plus()
+    entry, exit_ = [(64, 128), (128, 256), (256, 728)], [(728, 728), (728, 1024), (1024, 1024)]
+    backbone = (5 * 32 * 9 + 2 * 32) + (32 * 64 * 9 + 2 * 64)
+    backbone += sum(separable(a, b) + 2 * separable(b, b) + (a * b + 2 * b) for a, b in entry)
+    backbone += 16 * 3 * separable(728, 728)
+    backbone += sum(separable(*pair) for pair in exit_) + (728 * 1024 + 2 * 1024)
+    backbone += separable(1024, 1536) + separable(1536, 1536) + separable(1536, 2048)
+    head = 2 * (2048 * 256 + 512) + 3 * separable(2048, 256) + (5 * 256 * 256 + 512)
+    head += (256 * 48 + 96) + separable(256 + 48, 256) + separable(256, 256) + (256 + 1) * 2
+    assert sum(p.numel() for p in network.backbone.parameters()) == backbone == 37_867_888
+    assert sum(p.numel() for p in network.parameters()) == backbone + head == 41_051_106
+
+
+def test_for_pascal_it_has_the_parameters_of_the_released_one():
+    """41,258,213, stored statistics included, is what the Keras port of the authors' Xception-65 model counts."""
+    with torch.device("meta"):
+        network = DeepLabV3Plus(in_channels=3, classes=21)
+    state = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert sum(value.numel() for value in state.values()) == 41_258_213
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("size", [(32, 32), (33, 50), (35, 47), (48, 86)])
+def test_logits_have_the_size_of_the_input_whatever_it_is(output_stride, size):
+    network = tiny(output_stride=output_stride, in_channels=6, classes=3).eval()
+    assert network(torch.rand(1, 6, *size)).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("size", [(350, 350), (480, 854)])
+def test_the_published_network_takes_the_published_sizes(size):
+    with torch.device("meta"):
+        assert DeepLabV3Plus()(torch.rand(1, 5, *size)).shape == (1, 2, *size)
+
+
+def test_rates_double_where_a_cell_is_half():
+    def rates(network: DeepLabV3Plus) -> list[tuple[int, ...]]:
+        return [layer.dilation for layer in network.head.aspp.modules() if getattr(layer, "kernel_size", 1) == (3, 3)]
+
+    assert rates(tiny()) == [(6, 6), (12, 12), (18, 18)]
+    assert rates(tiny(output_stride=8)) == [(12, 12), (24, 24), (36, 36)]
+    assert rates(tiny(output_stride=8, rates=[3, 6])) == [(6, 6), (12, 12)]
+
+
+def test_the_image_average_reaches_every_cell():
+    """Rates beyond the map leave each 3x3 with its centre, so that only the average connects distant cells."""
+    aspp = ASPP(3, 4, rates=(64, 64, 64), dropout=0.0, separable=False).eval()
+    x = torch.rand(1, 3, 9, 11, requires_grad=True)
+    aspp(x)[..., 0, 0].sum().backward()
+    assert x.grad[..., 1:, 1:].any(dim=1).all()
+    far = x.grad[..., 1:, 1:].flatten(2)
+    torch.testing.assert_close(far, far[..., :1].expand_as(far))
+
+
+def test_dropout_follows_the_projection_of_the_pyramid_in_training_only():
+    network = tiny(dropout=0.5)
+    x = torch.rand(2, 5, 32, 32)
+    assert not torch.equal(network(x), network(x))
+    network.eval()
+    assert torch.equal(network(x), network(x))
+    dropped = ASPP(8, 4000, rates=(), dropout=0.1, separable=True).train()
+    batch_norm = [layer for layer in dropped.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in batch_norm:
+        layer.eval()
+        nn.init.ones_(layer.bias)
+        nn.init.zeros_(layer.weight)
+    kept = dropped(torch.rand(1, 8, 2, 2))
+    assert kept.unique().tolist() == pytest.approx([0, 1 / 0.9])
+    assert (kept == 0).float().mean().item() == pytest.approx(0.1, abs=0.02)
+
+
+def test_one_object_trains_with_frozen_statistics_which_stay():
+    network = tiny(bn_statistics="frozen").train()
+    stored = {name: value.clone() for name, value in network.named_buffers()}
+    network(torch.rand(1, 5, 32, 32)).square().sum().backward()
+    assert all(torch.equal(value, stored[name]) for name, value in network.named_buffers())
+    assert all(norm.weight.grad is not None and norm.weight.grad.any() for norm in batch_norms(network.head))
+
+
+def test_one_object_cannot_train_with_live_statistics_and_two_can():
+    network = tiny(bn_statistics="live").train()
+    with pytest.raises(ValueError, match=r"two objects or more at a time, got one: .*bn_statistics: frozen"):
+        network(torch.rand(1, 5, 32, 32))
+    before = network.head.aspp.image_pooling[1].running_mean.clone()
+    network(torch.rand(2, 5, 32, 32))
+    assert not torch.equal(network.head.aspp.image_pooling[1].running_mean, before)
+    network.eval()(torch.rand(1, 5, 32, 32))
+
+
+@pytest.mark.parametrize("affine", ["trainable", "frozen"])
+def test_scales_and_shifts_learn_unless_they_are_frozen(affine):
+    network = tiny(bn_affine=affine)
+    assert {p.requires_grad for norm in batch_norms(network) for p in norm.parameters()} == {affine == "trainable"}
+
+
+def test_batch_norms_have_the_published_epsilons():
+    with torch.device("meta"):
+        network = DeepLabV3Plus()
+    assert {norm.eps for norm in batch_norms(network.backbone)} == {1e-3}
+    assert {norm.eps for norm in batch_norms(network.head)} == {1e-5}
+    assert {norm.eps for norm in batch_norms(tiny().backbone)} == {1e-5}
+    assert {norm.eps for norm in batch_norms(tiny(backbone_eps=1e-3).backbone)} == {1e-3}
+
+
+@pytest.mark.parametrize("init", ["timm", "official"])
+def test_the_first_predictions_are_undecided(init):
+    network = tiny(init=init, decoder_channels=2048)
+    assert network.head.logits.weight.abs().max() <= 0.02
+    assert network.head.logits.weight.std().item() == pytest.approx(0.0088, rel=0.05)
+    assert not network.head.logits.bias.any()
+
+
+def test_the_authors_random_start_of_the_head():
+    head = tiny(init="official", aspp_channels=256).head
+    depthwise, pointwise = (getattr(head.aspp.branches[1], part)[0].weight for part in ("depthwise", "pointwise"))
+    assert 0.5 < depthwise.abs().max() <= 0.66
+    assert 0.11 < pointwise.abs().max() <= 0.12
+
+
+@pytest.fixture(scope="module")
+def imagenet_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    for name in ("resnet10t", "xception41"):
+        torch.save(timm.create_model(name).state_dict(), folder / f"{name}.pth")
+    return {name: folder / f"{name}.pth" for name in ("resnet10t", "xception41")}
+
+
+@pytest.mark.parametrize(("name", "first"), [("resnet10t", "conv1.0.weight"), ("xception41", "stem.0.conv.weight")])
+@pytest.mark.parametrize("new_channels", ["random", "zero", "copy_last"])
+def test_pretrained_rgb_is_kept_and_click_channels_start_as_asked(imagenet_weights, name, first, new_channels):
+    path = imagenet_weights[name]
+    known = torch.load(path, weights_only=True)[first]
+    network = DeepLabV3Plus(name, 6, pretrained=str(path), new_channels=new_channels)
+    filters = network.backbone.get_parameter(first)
+    assert torch.equal(filters[:, :3], known)
+    extra = filters[:, 3:]
+    if new_channels == "random":
+        assert extra.abs().max() <= 0.18
+        assert extra.std().item() == pytest.approx(0.88 * 0.09, rel=0.1)
+        assert not torch.equal(extra[:, 0], extra[:, 1])
+    elif new_channels == "zero":
+        assert not extra.any()
+    else:
+        assert torch.equal(extra, known[:, 2:].expand_as(extra))
+    assert filters.requires_grad
+    assert filters.is_leaf
+    assert network.backbone.weights_source == path.name
+
+
+def test_backbone_and_head_are_all_there_is_to_learn():
+    network = tiny()
+    parts = [*network.backbone.parameters(), *network.head.parameters()]
+    assert {id(p) for p in parts} == {id(p) for p in network.parameters()}
+    assert len(parts) == len({id(p) for p in parts})
+
+
+@pytest.mark.parametrize(("n_in", "n_out", "expected"), [
+    (2, 4, [0, 5, 10, 10]),  # reads 0, 1/2, 1 and 3/2, and there is nothing behind 1
+    (3, 4, [0, 7.5, 15, 20]),  # reads 0, 3/4, 3/2 and 9/4
+    (4, 2, [0, 20]),
+    (1, 3, [0, 0, 0]),
+    (3, 3, [0, 10, 20]),
+])  # fmt: skip
+def test_the_legacy_grid_reads_position_i_times_in_over_out(n_in, n_out, expected):
+    row = 10 * torch.arange(float(n_in)).view(1, 1, 1, -1)
+    assert legacy_upsample(row, (1, n_out)).flatten().tolist() == pytest.approx(expected)
+    assert legacy_upsample(row.mT, (n_out, 1)).flatten().tolist() == pytest.approx(expected)
+
+
+def test_the_legacy_grid_by_hand_in_two_directions():
+    x = torch.tensor([[0.0, 4.0], [8.0, 20.0]]).view(1, 1, 2, 2)
+    expected = [[0, 2, 4, 4], [4, 8, 12, 12], [8, 14, 20, 20], [8, 14, 20, 20]]
+    assert legacy_upsample(x, (4, 4)).view(4, 4).tolist() == expected
+
+
+@pytest.mark.parametrize("n_in", [1, 8, 22, 88])
+@pytest.mark.parametrize("n_out", [32, 350, 351, 854])
+def test_the_legacy_grid_keeps_constants_and_is_half_a_pixel_off_today_s(n_in, n_out):
+    constant = torch.full((1, 1, n_in, 1), 3.7)
+    torch.testing.assert_close(legacy_upsample(constant, (n_out, 1)), torch.full((1, 1, n_out, 1), 3.7))
+    ramp = torch.arange(n_in, dtype=torch.float64).view(1, 1, n_in, 1)
+    today = F.interpolate(ramp, (n_out, 1), mode="bilinear", align_corners=False).flatten()
+    shift = (n_in / n_out - 1) / 2  # (i + 0.5) s - 0.5 against i s
+    inside = (today > 0) & (today < n_in - 1)
+    ours = legacy_upsample(ramp, (n_out, 1)).flatten()
+    torch.testing.assert_close((ours + shift)[inside & (ours < n_in - 1)], today[inside & (ours < n_in - 1)])
+
+
+def test_the_legacy_grid_passes_gradients_and_ignores_autocast():
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda logits: legacy_upsample(logits, (11, 9)), x)
+    single = torch.randn(1, 2, 5, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = legacy_upsample(single, (11, 9))
+    assert torch.equal(halved, legacy_upsample(single, (11, 9)))
+
+
+def test_the_last_grid_is_a_choice_and_both_share_their_first_pixel():
+    legacy, aligned = tiny().eval(), tiny(final_grid="aligned").eval()
+    aligned.load_state_dict(legacy.state_dict())
+    x = torch.rand(1, 5, 45, 33)
+    a, b = legacy(x), aligned(x)
+    torch.testing.assert_close(a[..., 0, 0], b[..., 0, 0])
+    torch.testing.assert_close(a[..., -1, -1], b[..., -1, -1])  # the legacy grid repeats what the other one reaches
+    assert not torch.allclose(a, b)
+
+
+def test_logits_are_single_precision_under_autocast():
+    network = tiny().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.rand(1, 5, 32, 32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("separable_head", [True, False])
+def test_a_step_against_the_gradient_lowers_the_loss(separable_head):
+    network = tiny(separable=separable_head, dropout=0.0)
+    x, mask = torch.randn(2, 5, 40, 40), torch.zeros(2, 40, 40, dtype=torch.long)
+    mask[:, 8:24, 8:24] = 1
+    before = F.cross_entropy(network(x), mask)
+    before.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    steeper = copy.deepcopy(network)
+    with torch.no_grad():
+        length = torch.stack([p.grad.square().sum() for p in network.parameters()]).sum()
+        for ours, theirs in zip(steeper.parameters(), network.parameters()):
+            ours -= 1e-3 * theirs.grad / length
+        assert F.cross_entropy(steeper(x), mask) < before
+
+
+def test_what_cannot_be_built_is_said():
+    with pytest.raises(ValueError, match="output stride of 8 or 16, got 32"):
+        tiny(output_stride=32)
+    with pytest.raises(ValueError, match="none of these options of ResNets: widths"):
+        DeepLabV3Plus("xception41", widths=[8, 16, 32, 64])
+    with pytest.raises(ValueError, match=r"xception41, xception65 and xception71 of timm; got xception1"):
+        DeepLabV3Plus("xception1")
+
+
+@pytest.mark.parametrize("options", [{"backbone": "xception41"}, TINY])
+def test_a_recipe_can_name_either_kind_of_backbone(options):
+    """A command line hands over every option with its default, those of ResNets to an Xception, too."""
+    parser = ArgumentParser()
+    parser.add_argument("--network", type=nn.Module)
+    name = f"{DeepLabV3Plus.__module__}.DeepLabV3Plus"
+    recipe = parser.parse_object({"network": {"class_path": name, "init_args": options}})
+    network = parser.instantiate(recipe).network
+    assert network.backbone.channels[-1] == (64 if "widths" in options else 2048)
+
+
+@pytest.mark.slow
+def test_the_published_network_makes_a_training_step_at_the_published_size():
+    network = DeepLabV3Plus("xception65")
+    x, mask = torch.randn(2, 5, 350, 350), torch.zeros(2, 350, 350, dtype=torch.long)
+    mask[:, 100:200, 150:300] = 1
+    F.cross_entropy(network(x), mask).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in network.parameters())
