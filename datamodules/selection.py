@@ -1,4 +1,4 @@
-"""Which objects of which data sets: `pascal/val`, or a name with a smallest area, a set of categories, a limit."""
+"""Which objects of which data sets: `pascal/val`, or a name with a smallest area, categories, a half, a list, ..."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.catalog import open_index
-from datamodules.index import ObjectIndex, concatenate
+from datamodules.index import ObjectIndex, concatenate, object_ids
 from datamodules.keys import rng
 
 PASCAL_CLASSES = (
@@ -33,7 +34,11 @@ class Selection:
         min_area: smallest area in pixels.
         categories: names, or `pascal` / `not_pascal`: the classes that PASCAL VOC has or has not.
         limit: this many objects, drawn by the data's seed; 0 for all.
-        every: every n-th object of the list (1 for all).
+        every: every n-th object of those left (1 for all).
+        half: 1 or 2, one half of the images with objects, drawn at random and for all runs alike; 0 for both.
+        listed: a file with ids of objects, one a line: of those left, only these.
+
+    Raises ValueError for a half that there is not.
     """
 
     name: str
@@ -41,6 +46,12 @@ class Selection:
     categories: str | Sequence[str] = "all"
     limit: int = 0
     every: int = 1
+    half: int = 0
+    listed: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.half not in (0, 1, 2):
+            raise ValueError(f"{self.name}: half is {self.half!r}; expected 1 or 2, or 0 for both")
 
     @classmethod
     def of(cls, spec: str | Mapping[str, Any]) -> Selection:
@@ -73,12 +84,32 @@ def _select(index: ObjectIndex, selection: Selection, seed: int) -> ObjectIndex:
     if selection.categories != "all":
         places = [place for place, name in enumerate(index.categories) if _wanted(name, selection.categories)]
         keep &= np.isin(index.category, places)
-    if keep.all() and not selection.limit and selection.every == 1:
+    if selection.half:
+        keep &= np.isin(index.image, _half(index, selection.half))
+    if keep.all() and not selection.limit and selection.every == 1 and selection.listed is None:
         return index
     positions = np.flatnonzero(keep)[:: selection.every]
     if selection.limit:
         positions = np.sort(rng(seed, len(positions)).permutation(positions)[: selection.limit])
+    if selection.listed is not None:
+        positions = positions[np.isin(index.object_id[positions], read_list(selection.listed))]
     return index.select(positions)
+
+
+def _half(index: ObjectIndex, half: int) -> NDArray[np.int32]:
+    """The images of one half, of an odd number one more in the first. No seed moves an image to the other half."""
+    (key,) = object_ids(index.dataset, ["halves"])
+    images = rng(int(key)).permutation(np.unique(index.image))
+    middle = (len(images) + 1) // 2
+    return images[:middle] if half == 1 else images[middle:]
+
+
+def read_list(path: Path | str) -> NDArray[np.int64]:
+    """The ids of a list of objects. Raises ValueError when it is none."""
+    try:
+        return np.array([int(line) for line in Path(path).read_text().split()], np.int64)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ValueError(f"no list of objects at {path} ({error}); expected a file with an id on each line") from None
 
 
 def _wanted(name: str, categories: str | Sequence[str]) -> bool:

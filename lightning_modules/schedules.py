@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
 
 Schedule = Callable[[float], float]
 
@@ -40,3 +45,23 @@ class Cosine:
         if done < self.warmup:
             return min(1.0, max(done, 1e-3) / self.warmup)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - self.warmup) / (1 - self.warmup))))
+
+
+class Steps:
+    """Piecewise constant: `factors[i]` until `at[i]` of the steps are done, and the last factor from there on."""
+
+    def __init__(self, at: list[float], factors: list[float]) -> None:
+        if len(factors) != len(at) + 1 or sorted(at) != list(at):
+            raise ValueError(f"Steps need ascending places and one factor more than places, got {at} and {factors}")
+        self.at, self.factors = at, factors
+
+    def __call__(self, done: float) -> float:
+        """Factor at this progress."""
+        return self.factors[bisect_right(self.at, done)]
+
+
+def stepped(optimizer: torch.optim.Optimizer, schedule: Schedule, trainer: Trainer) -> dict[str, Any]:
+    """What `configure_optimizers` returns for a schedule that follows the optimiser's steps."""
+    steps = trainer.estimated_stepping_batches
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / steps))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -120,8 +120,9 @@ def binary(array: NDArray) -> Mask:
 def clicked_pixels(clicks: ArrayLike | None, size: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """x and y of the earlier clicks that lie in the image, each pixel once."""
     xy = np.rint(np.reshape([] if clicks is None else clicks, (-1, 2)))
-    xy = np.unique(xy[((xy >= 0) & (xy < size[::-1])).all(axis=1)].astype(np.int64), axis=0)
-    return xy[:, 0], xy[:, 1]
+    x, y = xy[((xy >= 0) & (xy < size[::-1])).all(axis=1)].astype(np.int64).T
+    y, x = np.divmod(np.unique(y * size[1] + x), size[1])
+    return x, y
 
 
 def pixels_of(chosen: Mask, origin: tuple[int, int] = (0, 0)) -> Pixels:

@@ -1,11 +1,14 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from lightning_modules.schedules import Constant, Cosine, Poly
+from lightning_modules.schedules import Constant, Cosine, Poly, Steps, stepped
 
 warm_ups = st.floats(1e-5, 0.9)
 
@@ -47,6 +50,56 @@ def test_a_factor_stays_within_one_and_only_falls_after_the_warm_up(warmup, kind
     assert (np.diff(factors[done >= warmup]) <= 1e-12).all()
 
 
-@pytest.mark.parametrize("schedule", [Constant(), Poly(warmup=0.1), Cosine(warmup=0.1)])
+ITIS = Steps(at=[0.45, 0.7], factors=[1.0, 0.1, 0.03])  # of 20 epochs
+
+
+def test_steps_change_where_the_place_is_reached_and_stay():
+    assert [ITIS(done) for done in (0, 0.449, 0.45, 0.699, 0.7, 1)] == [1, 1, 0.1, 0.1, 0.03, 0.03]
+    assert Steps(at=[], factors=[0.5])(0.9) == 0.5
+    assert Steps(at=[0.0], factors=[1.0, 2.0])(0) == 2
+    assert Steps(at=[0.5, 0.5], factors=[1.0, 2.0, 3.0])(0.5) == 3
+
+
+@given(st.lists(st.floats(0, 1), max_size=5), st.floats(0, 1))
+def test_a_factor_of_steps_is_that_behind_all_places_passed(at, done):
+    at = sorted(at)
+    assert Steps(at, [float(i) for i in range(len(at) + 1)])(done) == sum(place <= done for place in at)
+
+
+@pytest.mark.parametrize(
+    ("at", "factors"), [([0.5], [1.0]), ([0.5], [1.0, 2.0, 3.0]), ([0.7, 0.45], [1.0, 0.1, 0.03]), ([], [])]
+)
+def test_steps_that_do_not_fit_are_refused(at, factors):
+    with pytest.raises(ValueError, match="one factor more than places"):
+        Steps(at, factors)
+
+
+@pytest.mark.parametrize("per_epoch", [1, 7, 2116, 5013])
+def test_the_released_codes_epochs_have_their_rates(per_epoch):
+    """1e-5 for epochs 1 to 9, 1e-6 for 10 to 14, 3e-7 from the 15th on."""
+    optimizer = torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=1e-5)
+    trainer = SimpleNamespace(estimated_stepping_batches=20 * per_epoch)
+    schedule = stepped(optimizer, ITIS, trainer)["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    for epoch in range(1, 21):
+        expected = 1.0 if epoch <= 9 else 0.1 if epoch <= 14 else 0.03
+        first, last = (epoch - 1) * per_epoch, epoch * per_epoch - 1
+        assert schedule(first) == schedule(last) == expected, epoch
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Poly(power=1.0), Steps([0.5], [1.0, 0.1])])
+def test_a_schedule_follows_the_optimisers_steps(schedule):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    configured = stepped(optimizer, schedule, SimpleNamespace(estimated_stepping_batches=4))
+    assert configured["optimizer"] is optimizer
+    assert configured["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        configured["lr_scheduler"]["scheduler"].step()
+    assert rates == pytest.approx([2 * schedule(done) for done in (0, 0.25, 0.5, 0.75)])
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Poly(warmup=0.1), Cosine(warmup=0.1), ITIS])
 def test_training_a_step_too_long_is_no_error(schedule):
     assert schedule(1.01) == schedule(1)

@@ -1,0 +1,283 @@
+"""Where the clicks of a training step come from: fresh ones, the memory of earlier epochs, or errors within the batch.
+
+All three start from the clicks that the data simulated for the batch. What they add are corrections of the network's
+own errors, found by a click rule on the crop's grid, in a thread pool, after the forward pass that made the error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from datamodules import geometry
+from datamodules.batch import Batch
+from datamodules.clicks.corrective import RULES, Click, next_clicks
+from datamodules.clicks.points import PointKind, Points
+from datamodules.keys import rng
+from lightning_modules.click_memory import ClickMemory, Remembered
+
+COIN, ROUNDS, DRAW = 0xC014, 0x2045, 0xD2A3  # keep the draws of resets, of rounds and of clicks apart
+Segment = Callable[[Tensor, Points, Tensor | None], Tensor]  # image, clicks, last masks -> logits (B, 1, H, W)
+
+
+class Start(NamedTuple):
+    """What a forward pass begins with: clicks in crop pixels and the masks (B, 1, H, W) of the last prediction.
+
+    Masks hold 0 and 1, and -1 where an object has none yet; None when nobody asks for masks.
+    """
+
+    points: Points
+    masks: Tensor | None = None
+
+
+class FreshClicks:
+    """No iteration: every epoch new clicks from the heuristics alone, as iFCN trains. The baseline of ITIS' Fig. 5."""
+
+    def before(self, batch: Batch, epoch: int, step: int, segment: Segment) -> Start:
+        """The clicks as the data simulated them."""
+        return Start(batch.clicks)
+
+    def after(self, batch: Batch, start: Start, logits: Tensor, epoch: int) -> None:
+        """Nothing is learned from a forward pass."""
+
+    def settle(self) -> None:
+        """Nothing is under way."""
+
+    def gather(self) -> None:
+        """Nothing is kept."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing is kept."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing is kept."""
+
+
+class EpochMemory(FreshClicks):
+    """ITIS' iterative training (Sec. 3.2): an object gains one click per epoch, where its last mask was wrong.
+
+    An object seen for the first time, or whose coin says so, begins anew with the clicks that the data simulated and
+    without a mask. The coin is keyed by (seed, epoch, object), so shuffling, processes and resumption do not change it.
+
+    Clicks are kept in full-image pixels: `to_crop` brings them into whatever flip and crop comes next, where those that
+    fall outside are not shown but stay in memory. With `masks`, the last prediction is kept beside them as run lengths
+    of the full image; what the crop did not show counts as background.
+
+    Args:
+        reset_probability: 0.3 in the paper.
+        coin: tossed for every object in `each_epoch` (the paper), or `once` (the released code, whose graph holds one
+            toss per process: the same 30 % of the objects begin anew in every epoch, the others never).
+        rule: of the corrective click; see `corrective.RULES`.
+        masks: keep the predictions, for a network with a mask channel.
+        seed: of the coins, and of ties between equally good clicks.
+    """
+
+    def __init__(
+        self, reset_probability: float = 0.3, coin: Literal["each_epoch", "once"] = "each_epoch", rule: str = "itis",
+        masks: bool = False, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.reset_probability, self.coin, self.rule, self.masks, self.seed = reset_probability, coin, rule, masks, seed
+        self.memory = ClickMemory(masks=masks)
+        self._held: list[Remembered | None] = []
+        self._noted: Future | None = None
+        self._pool, self._notes = ThreadPoolExecutor(_threads()), ThreadPoolExecutor(1)
+
+    def resets(self, object_id: int, epoch: int) -> bool:
+        """Whether an object begins anew in this epoch."""
+        key = (self.seed, object_id, COIN) if self.coin == "once" else (self.seed, epoch, object_id, COIN)
+        return bool(rng(*key).random() < self.reset_probability)
+
+    def before(self, batch: Batch, epoch: int, step: int, segment: Segment) -> Start:
+        """Remembered clicks (and masks), or the simulated ones of objects that begin anew."""
+        self.settle()
+        ids = batch.object_id.cpu().numpy()
+        found = self.memory.recall(ids)
+        self._held = [None if self.resets(int(key), epoch) else old for key, old in zip(ids, found)]
+        masks = self._masks(batch) if self.masks else None
+        return Start(self._points(batch), masks)
+
+    def after(self, batch: Batch, start: Start, logits: Tensor, epoch: int) -> None:
+        """Find each object's next click and remember it, beside the backward pass; objects without finite logits wait.
+
+        `settle` waits for the outcome.
+        """
+        seen = Seen.of(batch, start.points, logits)
+        finite = torch.isfinite(logits).flatten(1).all(1).cpu().numpy()
+        self._noted = self._notes.submit(self._note, seen, self._held, finite, epoch)
+
+    def settle(self) -> None:
+        """Wait until what the last step learned is in memory."""
+        if self._noted is not None:
+            self._noted.result()
+            self._noted = None
+
+    def gather(self) -> None:
+        """Let every process know what the others learned. All of them must call it."""
+        self.settle()
+        self.memory.gather()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory; `gather` first."""
+        return self.memory.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """On any number of processes."""
+        self.memory.load_state_dict(state)
+
+    def _points(self, batch: Batch) -> Points:
+        """The simulated clicks, or the remembered ones where there are any, on the pixels of the crop they fall in."""
+        clicks, to_crop = batch.clicks, batch.to_crop.cpu().numpy()
+        corner = np.array(batch.size[::-1]) - 1
+        shown: dict[int, tuple[NDArray, NDArray]] = {}
+        for i, held in enumerate(self._held):
+            if held is not None:
+                xy = np.rint(geometry.apply(to_crop[i], held.xy))
+                inside = ((xy >= 0) & (xy <= corner)).all(1)
+                shown[i] = (xy[inside], held.kinds[inside])
+        longest = max([clicks.xy.shape[1], *(len(xy) for xy, _ in shown.values())])
+        xys = clicks.xy.new_zeros((len(batch), longest, 2))
+        kinds = clicks.kinds.new_full((len(batch), longest), PointKind.PADDING)
+        xys[:, : clicks.xy.shape[1]], kinds[:, : clicks.kinds.shape[1]] = clicks.xy, clicks.kinds
+        for i, (xy, kind) in shown.items():
+            kinds[i] = PointKind.PADDING
+            xys[i, : len(xy)] = torch.from_numpy(xy).to(xys)
+            kinds[i, : len(xy)] = torch.from_numpy(kind).to(kinds)
+        return replace(clicks, xy=xys, kinds=kinds)
+
+    def _masks(self, batch: Batch) -> Tensor:
+        """(B, 1, H, W) of 0 and 1: the remembered masks on this crop's grid; -1 for objects without."""
+        masks = np.full((len(batch), 1, *batch.size), -1, np.int8)
+        to_crop, sizes = batch.to_crop.cpu().numpy(), batch.image_size.cpu().numpy()
+
+        def bring(i: int) -> None:
+            held = self._held[i]
+            if held is not None and held.mask is not None:
+                full = coco_mask.decode({"size": sizes[i].tolist(), "counts": held.mask})
+                masks[i, 0] = geometry.warp(full, to_crop[i], batch.size, "nearest")
+
+        list(self._pool.map(bring, range(len(batch))))
+        return torch.from_numpy(masks).to(batch.image.device)
+
+    def _note(self, seen: Seen, held: list[Remembered | None], finite: NDArray, epoch: int) -> None:
+        draws = [rng(self.seed, epoch, int(key), DRAW) for key in seen.object_id]
+        clicks = seen.next_clicks(self.rule, draws, self._pool)
+        learned = list(self._pool.map(lambda i: seen.in_image(i, held[i], clicks[i]), np.flatnonzero(finite)))
+        masks = list(self._pool.map(seen.run_lengths, np.flatnonzero(finite))) if self.masks else None
+        self.memory.note(epoch, seen.object_id[finite], learned, masks)
+
+
+class WithinBatch(FreshClicks):
+    """RITM's iterative training, for comparison: several clicks within one step, and no memory between epochs.
+
+    For each batch n ~ U{0..most} rounds are drawn; a round is a forward pass in eval mode without gradients, after
+    which every object gains one click. The step's loss is that of the pass after the last round.
+
+    Args:
+        most: rounds; 3 in RITM.
+        rule: RITM clicks at random among the inner half of the larger error.
+        masks: hand the last round's prediction on, for a network with a mask channel.
+        seed: of the number of rounds and of the clicks.
+    """
+
+    def __init__(self, most: int = 3, rule: str = "ritm_training", masks: bool = False, seed: int = 0) -> None:
+        self.most, self.rule, self.masks, self.seed = most, rule, masks, seed
+        self._pool = ThreadPoolExecutor(_threads())
+
+    def before(self, batch: Batch, epoch: int, step: int, segment: Segment) -> Start:
+        """The simulated clicks and those of the rounds."""
+        rounds = int(rng(self.seed, epoch, step, ROUNDS).integers(self.most + 1))
+        unknown = torch.full_like(batch.mask, -1, dtype=torch.int8) if self.masks else None
+        start = Start(batch.clicks, unknown)
+        for n in range(rounds):
+            logits = segment(batch.image, start.points, start.masks)
+            seen = Seen.of(batch, start.points, logits)
+            draws = [rng(self.seed, epoch, int(key), n, DRAW) for key in seen.object_id]
+            clicks = seen.next_clicks(self.rule, draws, self._pool)
+            masks = (logits > 0).to(torch.int8) if self.masks else None
+            start = Start(appended(start.points, clicks), masks)
+        return start
+
+
+@dataclass
+class Seen:
+    """What a forward pass saw and said, on the CPU: all that the simulated user looks at."""
+
+    object_id: NDArray[np.int64]
+    mask: NDArray[np.uint8]  # (B, H, W) of 0 and 1
+    void: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    xy: NDArray[np.float32]  # (B, K, 2) in crop pixels
+    kinds: NDArray[np.int64]
+    to_crop: NDArray[np.float64]
+    image_size: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, batch: Batch, points: Points, logits: Tensor) -> Seen:
+        """Logits are (B, 1, H, W); an object is where they are above 0."""
+        mask, void, prediction = (batch.mask >= 0.5), (batch.void > 0.5), (logits.detach() > 0)
+        planes = [plane[:, 0].to(torch.uint8).cpu().numpy() for plane in (mask, void, prediction)]
+        tensors = (points.xy, points.kinds, batch.to_crop, batch.image_size)
+        return cls(batch.object_id.cpu().numpy(), *planes, *(tensor.cpu().numpy() for tensor in tensors))
+
+    def clicks(self, i: int) -> NDArray[np.float32]:
+        """(K, 2) the clicks of one object, without padding."""
+        return self.xy[i][self.kinds[i] != PointKind.PADDING]
+
+    def next_clicks(self, rule: str, draws: list[np.random.Generator], pool: ThreadPoolExecutor) -> list[Click | None]:
+        """One click per object, None where nothing is to be corrected."""
+        voids = [void if void.any() else None for void in self.void]
+        earlier = [self.clicks(i) for i in range(len(self.object_id))]
+        return next_clicks(RULES[rule], list(self.mask), list(self.prediction), voids, earlier, draws, pool)
+
+    def in_image(
+        self, i: int, held: Remembered | None, click: Click | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+        """All clicks of an object in full-image pixels: those it began with, and its next one.
+
+        Remembered ones stay as they are, whatever became of them on this crop's grid.
+        """
+        to_image = cv2.invertAffineTransform(self.to_crop[i])
+        if held is None:
+            xy, kinds = geometry.apply(to_image, self.clicks(i)), self.kinds[i][self.kinds[i] != PointKind.PADDING]
+        else:
+            xy, kinds = held.xy.astype(np.float64), held.kinds.astype(np.int64)
+        if click is not None:
+            xy = np.concatenate([xy, geometry.apply(to_image, np.array([[click.x, click.y]]))])
+            kinds = np.append(kinds, PointKind.POSITIVE if click.positive else PointKind.NEGATIVE)
+        return xy.astype(np.float32), kinds.astype(np.int8)
+
+    def run_lengths(self, i: int) -> bytes:
+        """The prediction of an object on its full image, as COCO's compressed counts."""
+        height, width = (int(side) for side in self.image_size[i])
+        to_image = cv2.invertAffineTransform(self.to_crop[i])
+        full = geometry.warp(self.prediction[i], to_image, (height, width), "nearest")
+        return bytes(coco_mask.encode(np.asfortranarray(full))["counts"])
+
+
+def appended(points: Points, clicks: list[Click | None]) -> Points:
+    """One more click for every object, padding where there is none."""
+    xy = [[click.x, click.y] if click else [0, 0] for click in clicks]
+    kinds = [
+        PointKind.PADDING if click is None else PointKind.POSITIVE if click.positive else PointKind.NEGATIVE
+        for click in clicks
+    ]
+    more_xy = torch.tensor(xy, dtype=points.xy.dtype, device=points.xy.device)[:, None]
+    more_kinds = torch.tensor(kinds, dtype=points.kinds.dtype, device=points.kinds.device)[:, None]
+    return replace(
+        points, xy=torch.cat([points.xy, more_xy], dim=1), kinds=torch.cat([points.kinds, more_kinds], dim=1)
+    )
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)
