@@ -13,6 +13,7 @@ import torch
 from experiments.evaluation import evaluate
 from experiments.nodes import Node, load_node
 from experiments.runs import RunFolder, is_first_process
+from experiments.select import select
 from experiments.sentences import one_sentence, sentence
 from experiments.training import own_wandb_run, train
 
@@ -32,11 +33,14 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
         title = title or f"{node.kind} {folder.name}"
         if node.kind == "train":
             with own_wandb_run():
-                train(node, folder, title)
+                train(node.with_lists(), folder, title)
         elif node.kind == "weights":
             folder.finish(kind="weights", metrics={}, weights=str(node.weights), seconds=0.0, parents=[])
+        elif node.kind == "select":
+            if first:
+                select(node, folder, title)
         else:
-            evaluate(node, folder, title)
+            evaluate(node.with_lists(), folder, title)
         if torch.distributed.is_initialized():  # from here on every process of the group finds the record
             torch.distributed.barrier()
     return folder.record or {}

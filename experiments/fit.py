@@ -14,16 +14,19 @@ from typing import Any
 
 from experiments.compose import Tree, compose
 from experiments.execute import execute
+from experiments.launchers import in_order
 from experiments.nodes import Node
 from experiments.object_rows import describe
-from experiments.rows import find_spec, row_values
+from experiments.rows import BuiltOn, Conditions, built_on, continued, find_spec, row_values, training_node
 from experiments.runs import is_first_process, runs_root
 from experiments.sentences import one_sentence
 from experiments.training import under_agent, wandb_wanted
 
+ALONE = BuiltOn()  # what is no row of a table builds on nothing
+
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, Tree]:
-    """The options and the composed tree of a command line."""
+    """The options and the composed tree of a command line; `options.built_on` says which runs the row builds on."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -35,36 +38,48 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, T
     parser.add_argument("--no-test", action="store_true", help="train only")
     options, rest = parser.parse_known_args(arguments)
     spec = find_spec(options.row) if options.row else None
-    config = compose(
-        spec.recipe if spec else options.config, dataset=options.dataset,
-        reading=options.reading or (spec.reading if spec else None), row=row_values(spec) if spec else None,
-        profile=options.profile, overrides=rest,
-    )  # fmt: skip
+
+    def composed(lists: Sequence[Node | None] = ()) -> Tree:
+        return compose(
+            spec.recipe if spec else options.config, dataset=options.dataset,
+            reading=options.reading or (spec.reading if spec else None), row=row_values(spec, lists) if spec else None,
+            profile=options.profile, overrides=rest,
+        )  # fmt: skip
+
+    config, options.built_on = composed(), ALONE
+    if spec is not None:
+        same = [f"reading={options.reading}"] if options.reading else []
+        options.built_on = built_on(spec, Conditions(config["profile"], (*same, *rest)), config["seed"])
+        config = composed(options.built_on.lists)
+        config = continued(config) if spec.start else config
     return options, config
 
 
-def evaluations(training: Node) -> list[Node]:
+def evaluations(training: Node, base: BuiltOn = ALONE) -> list[Node]:
     """One evaluation per test set of a training's recipe."""
     nodes = []
     for test in training.config["evaluation"]["test"]:
         config = {**training.config, "evaluation": {**training.config["evaluation"], "test": [test]}}
-        nodes.append(Node("evaluate", config, (training,)))
+        nodes.append(Node("evaluate", config, (training, *base.listing([test]))))
     return nodes
 
 
 def run(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Train and evaluate as the command line says; the records of the evaluations, or of the training alone."""
     options, config = parse(arguments)
-    training = Node("train", config)
+    training = training_node(config, options.built_on)
     if is_first_process():
         print(f"run {training.folder.path}", flush=True)
-    record = execute(training, config["method"])
+    for made in in_order([training]):
+        record = execute(made, config["method"])
     if options.no_test:
         return [record]
     records = []
-    for node in evaluations(training):
+    for node in evaluations(training, options.built_on):
         test = node.config["evaluation"]["test"][0]
-        records.append(execute(node, str(test)))
+        for made in in_order([node]):
+            record = execute(made, str(test))
+        records.append(record)
         if is_first_process():
             print(f"{test}: {describe(records[-1]['metrics'], node.config['evaluation'])}, in {node.folder.path}")
     report_to_wandb(records)

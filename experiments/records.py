@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +56,14 @@ class Records:
                     found.setdefault(float(name.removeprefix("mean_iou@")), []).append(100 * value)
         return {threshold: fmean(values) for threshold, values in sorted(found.items())}
 
-    def metric(self, run: str, name: str) -> float:
-        """One entry of a record's metrics. Raises ValueError naming those it has."""
+    def metric(self, run: str, name: str) -> float | None:
+        """One entry of a record's metrics, None where it was never reached. Raises ValueError naming those it has."""
         metrics = self.read(run).get("metrics", {})
         if name not in metrics:
             known = ", ".join(sorted(metrics)) or "none"
             raise ValueError(f"record {self.path(run)} has no metric {name!r}; it has {known}")
-        return float(metrics[name])
+        return None if metrics[name] is None else float(metrics[name])
+
+    def most_clicks(self, run: str) -> int:
+        """How many clicks a run of the click benchmark went to."""
+        return max(int(name[4:]) for name in self.read(run)["metrics"] if re.fullmatch(r"iou_\d+", name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
-from experiments.figures import threshold_curves
+from experiments.click_curves import as_numbers, click_runs
+from experiments.figures import click_curves, click_sweep, threshold_curves
 from experiments.records import Records
 from experiments.report_grids import banner, grids, sweeps
 from experiments.report_pages import html_page, markdown_page
@@ -42,7 +43,7 @@ class Paths:
 
 
 def write_report(result: TableResult, folder: Path) -> Paths:
-    """Writes `<id>.md`, `<id>.html` and `<id>.json`, and the pictures into `<id>/`; draws the threshold sweep."""
+    """Writes `<id>.md`, `<id>.html` and `<id>.json`, and the pictures into `<id>/`; draws the curves."""
     name = result.table.id
     folder.mkdir(parents=True, exist_ok=True)
     pictures = _gather(result, folder)
@@ -80,6 +81,7 @@ def as_tree(result: TableResult) -> dict[str, Any]:
         "cells": [asdict(cell) for cell in result.cells],
         "choices": {row: [asdict(choice) for choice in choices] for row, choices in result.choices.items()},
         "pictures": [{**asdict(picture), "path": picture.path.as_posix()} for picture in result.pictures],
+        "curves": as_numbers(click_runs(result)),
         "records": {run: {"path": str(records.path(run)), "sha256": records.digest(run)} for run in runs},
     }  # fmt: skip
 
@@ -99,10 +101,9 @@ def _cell(tree: dict[str, Any]) -> Cell:
 
 
 def _gather(result: TableResult, folder: Path) -> Sequence[Picture]:
-    """Copies the pictures next to the report, adds the threshold sweep, and returns them with paths from the folder."""
+    """Copies the pictures next to the report, adds the curves, and returns them with paths from the folder."""
     home = folder / result.table.id
-    curves = sweeps(result)
-    if curves or result.pictures:
+    if result.pictures:
         home.mkdir(exist_ok=True)
     found = []
     for number, picture in enumerate(result.pictures, start=1):
@@ -111,10 +112,23 @@ def _gather(result: TableResult, folder: Path) -> Sequence[Picture]:
             path = home / f"{number:02d}-{picture.path.name}"
             shutil.copyfile(picture.path, path)
         found.append(replace(picture, path=path.relative_to(folder)))
-    if curves:
+    drawn = [replace(picture, path=picture.path.relative_to(folder)) for picture in _curves(result, home)]
+    return [*found, *drawn]
+
+
+def _curves(result: TableResult, home: Path) -> Iterator[Picture]:
+    """The curves that the records hold, drawn into `home`: IoU by clicks, IoU by clicks used, IoU by threshold."""
+    clicked = click_runs(result)
+    if clicked:
+        path = click_curves({name: runs.curve for name, runs in clicked.items()}, home / "iou-by-clicks.png")
+        yield Picture("Mean IoU over objects by number of clicks; bands: ± one standard deviation over seeds.", path)
+    stops = {k: [(c, iou) for (c, _), (iou, _) in runs.sweep.values()] for k, runs in clicked.items() if runs.sweep}
+    if stops:
+        path = click_sweep(stops, home / "iou-by-clicks-used.png")
+        yield Picture("Mean IoU achieved against mean clicks used, a point per target IoU.", path)
+    if curves := sweeps(result):
         path = threshold_curves(curves, home / "threshold-sweep.png")
-        found.append(Picture("Mean IoU over objects at other thresholds.", path.relative_to(folder)))
-    return found
+        yield Picture("Mean IoU over objects at other thresholds.", path)
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from experiments.click_curves import as_numbers, click_runs
 from experiments.records import Records
 from experiments.report import from_tree
 from experiments.report_grids import Grid, banner, grids
@@ -24,7 +25,9 @@ from experiments.runs import runs_root
 from experiments.sentences import one_sentence
 from experiments.table_files import Table, load_table
 
-CHECKED = ("unit", "published", "state", "measured", "std", "n_objects", "difference", "seconds", "parts", "same_as")
+CHECKED = (
+    "unit", "published", "state", "measured", "std", "n_objects", "difference", "seconds", "parts", "same_as", "never",
+)  # fmt: skip
 
 
 def check_report(report: Path, runs: Path) -> list[str]:
@@ -91,6 +94,8 @@ def _changed_cells(tree: dict[str, Any], stated: TableResult, true: TableResult)
             says, should = getattr(cell, name), getattr(expected, name)
             if not _equal(says, should):
                 yield f"{cell.row}, {cell.column}: {name} is {says}, the run records and the table file give {should}"
+    if tree.get("curves", {}) != as_numbers(click_runs(true)):
+        yield "its curves of IoU by clicks are not those of the run records"
     if tree["banner"] != banner(true):
         yield "its banner is not that of its profile"
 

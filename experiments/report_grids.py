@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
+from experiments.click_curves import ClickRuns, Spread, click_runs, models_of
 from experiments.results import OFF, QUOTED, REPRODUCED, Cell, TableResult
 from experiments.sentences import duration
 from experiments.table_files import Row, Value
 
 DASH = "\N{EN DASH}"
 COLUMNS_PER_BLOCK = 6
+SHOWN_CLICKS = (0, 1, 2, 3, 5, 10, 15, 20)
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class Grid:
 
 def grids(result: TableResult) -> list[Grid]:
     """The grids of a report in their order, without the empty ones."""
-    found = [results_grid(result), *_published(result), _sweep(result), _choices(result), _sources(result)]
-    return [_without_empty_end(grid) for grid in [*found, _runs(result)] if grid.lines]
+    measured = [results_grid(result), *_published(result), *_clicks(result), _sweep(result)]
+    behind = [_choices(result), _sources(result), _runs(result)]
+    return [_without_empty_end(grid) for grid in [*measured, *behind] if grid.lines]
 
 
 def _without_empty_end(grid: Grid) -> Grid:
@@ -98,7 +103,7 @@ def value_text(value: Value) -> str:
 
 def measured(cell: Cell) -> str:
     if cell.measured is None:
-        return DASH
+        return cell.never or DASH
     digits = _digits(cell)
     spread = "" if cell.std is None else f" ± {cell.std:.{digits}f}"
     return f"{cell.measured:.{digits}f}{spread}"
@@ -110,7 +115,7 @@ def difference(cell: Cell) -> str:
 
 def counts(cell: Cell) -> str:
     """How many objects, and over how many seeds."""
-    if cell.measured is None:
+    if not cell.runs:
         return DASH
     objects = "?" if cell.n_objects is None else f"{cell.n_objects:,}"
     return f"{objects} \N{MULTIPLICATION SIGN} {cell.n_seeds} seed{'s' if cell.n_seeds > 1 else ''}"
@@ -136,6 +141,84 @@ def _published(result: TableResult) -> list[Grid]:
     return found
 
 
+def _clicks(result: TableResult) -> list[Grid]:
+    """What the click benchmark found: the curve at some clicks, the targets, the points of a sweep, the time."""
+    found = click_runs(result)
+    return [_curves(found), _targets(found), _stops(found), _times(found)] if found else []
+
+
+def _curves(found: dict[str, ClickRuns]) -> Grid:
+    lasts = {runs.most for runs in found.values()}
+    counts = sorted(lasts | {t for t in SHOWN_CLICKS if any(t in runs.curve for runs in found.values())})
+    names = tuple(map(str, counts))
+    lines = tuple((k, *(_spread(c.get(t)) for t in counts)) for k, c in ((k, runs.curve) for k, runs in found.items()))
+    text = (
+        "Mean IoU (%) over all objects after so many clicks, mean ± standard deviation over seeds. Every object gets "
+        "all clicks; before a method's first mask its IoU is 0."
+    )
+    text += " After 0 clicks there is the start mask." if 0 in counts else ""
+    return Grid("IoU after k clicks", ("Row", *names), lines, text, names)
+
+
+def _targets(found: dict[str, ClickRuns]) -> Grid:
+    """Per row and target the number of clicks: NoC, who never got there, the whole set's."""
+    lines = []
+    for label, runs in found.items():
+        for target in runs.targets:
+            noc, never, integer, between = (
+                runs.values(f"{kind}@{target:g}") for kind in ("noc", "failed", "wholeset_integer", "wholeset")
+            )
+            failed = f"{_number(never, 0)} of {runs.metrics[0]['n']:,}" if never else DASH
+            whole = (_number(integer, 0, runs.most), _number(between, 2, runs.most))
+            lines.append((label, f"{100 * target:g} %", _number(noc, 2), failed, *whole))
+    names = ("NoC", "Never reached", "Whole set", "Whole set, interpolated")
+    most = " or ".join(map(str, sorted({runs.most for runs in found.values()})))
+    text = (
+        "NoC: clicks until an object's IoU is at least the target, mean over objects; an object that never gets there "
+        f"counts {most} and is counted as never reached. Whole set: clicks until the mean IoU over all objects is at "
+        "least the target; papers publish fractions without a formula, ours is linear interpolation."
+    )
+    return Grid("Clicks to reach an IoU", ("Row", "Target", *names), tuple(lines), text, ("Target", *names))
+
+
+def _stops(found: dict[str, ClickRuns]) -> Grid:
+    lines = tuple(
+        (label, f"{100 * target:g} %", _spread(clicks), _spread(iou))
+        for label, runs in found.items()
+        for target, (clicks, iou) in runs.sweep.items()
+    )
+    text = "Every object stops at its first IoU that is at least the target, or at its last click; means over objects."
+    names = ("Clicks used", "IoU achieved (%)")
+    return Grid("IoU achieved by clicks used", ("Row", "Target", *names), lines, text, ("Target", *names))
+
+
+def _times(found: dict[str, ClickRuns]) -> Grid:
+    both = ("seconds_per_click", "overhead_per_click")
+    timed = {label: [runs.values(name) for name in both] for label, runs in found.items()}
+    lines = tuple((label, *(_number(each, 4) for each in times)) for label, times in timed.items() if all(times))
+    names = ("Network", "Everything else")
+    text = "Mean over objects: the forward pass; the rest, that is simulating the click, pasting and scoring."
+    return Grid("Seconds per click", ("Row", *names), lines, text, names)
+
+
+def _number(values: Sequence[float | None], digits: int, most: int = 0) -> str:
+    """Values of several seeds; '>20' where one seed never got there, a dash where nobody measured."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return f">{most}"
+    if not known:
+        return DASH
+    whole = digits == 0 and len(set(known)) > 1  # the mean of whole numbers is none
+    return _spread((fmean(known), stdev(known) if len(known) > 1 else None), 1 if whole else digits)
+
+
+def _spread(point: Spread | None, digits: int = 2) -> str:
+    if point is None:
+        return DASH
+    mean, std = point
+    return f"{mean:,.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
 def _sweep(result: TableResult) -> Grid:
     swept = sweeps(result)
     thresholds = sorted({threshold for curve in swept.values() for threshold in curve})
@@ -149,9 +232,7 @@ def sweeps(result: TableResult) -> dict[str, dict[float, float]]:
     """Per row, and per model of a pair, the mean IoU (%) by threshold, where the records hold it."""
     found: dict[str, dict[float, float]] = {}
     for cell in result.measured_cells():
-        one, _, two = cell.row.partition(" -> ")
-        both = [(one, cell.first_runs), (two or f"{one} (second)", cell.runs)]
-        for label, runs in both if cell.first_runs else [(cell.row, cell.runs)]:
+        for label, runs in models_of(cell):
             curve = result.records.sweep(runs)
             taken = label in found and found[label] != curve
             if len(curve) > 1:

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from PIL import Image
+
 from experiments.report_grids import Grid, banner, grids
 from experiments.results import QUOTED, Picture, TableResult
 from experiments.sentences import duration
 
 STYLE = Path(__file__).with_name("report.css").read_text()
-SMALL = {"Threshold sweep", "As published", "Choices", "Where the published values were found", "Run records"}
+SMALL = {
+    "As published", "IoU after k clicks", "Clicks to reach an IoU", "IoU achieved by clicks used", "Seconds per click",
+    "Threshold sweep", "Choices", "Where the published values were found", "Run records",
+}  # fmt: skip
+WIDTHS = {"threshold-sweep.png": 760, "iou-by-clicks.png": 900, "iou-by-clicks-used.png": 900}
 
 
 def markdown_page(result: TableResult, pictures: Sequence[Picture]) -> str:
@@ -24,9 +30,12 @@ def markdown_page(result: TableResult, pictures: Sequence[Picture]) -> str:
     if table.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in table.notes)]
     for row, shown in _by_row(pictures).items():
-        images = " ".join(f"![{p.caption}]({p.path.as_posix()})" for p in shown)
-        captions = "; ".join(p.caption for p in shown)
-        parts += [f"{images}\n\n{f'{row}: ' if row else ''}{captions}"]
+        images = [f"![{p.caption}]({p.path.as_posix()})" for p in shown]
+        captions = [p.caption for p in shown]
+        if row:
+            parts += [f"{' '.join(images)}\n\n{row}: {'; '.join(captions)}"]
+        else:
+            parts += [f"{image}\n\n{caption}" for image, caption in zip(images, captions)]
     parts += [_markdown_grid(grid) for grid in others]
     return "\n\n".join([*parts, "## Cost and machine", cost(result)]) + "\n"
 
@@ -130,5 +139,8 @@ def _figure(picture: Picture, folder: Path) -> str:
     data = base64.b64encode((folder / picture.path).read_bytes()).decode()
     caption = picture.caption
     image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-    wide = ' style="--wide: 760px"' if picture.path.name == "threshold-sweep.png" else ""
+    width, height = Image.open(folder / picture.path).size
+    wide = f' style="--wide: {WIDTHS[picture.path.name]}px"' if picture.path.name in WIDTHS else ""
+    if picture.row and width > 2.5 * height:  # several masks side by side need the whole line
+        wide = ' style="grid-column: 1 / -1"'
     return f"<figure{wide}>{image}<figcaption>{escape(caption)}</figcaption></figure>\n"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from experiments.launchers import Failed, InProcess, in_order, launcher
 from experiments.nodes import NOT_IDENTITY, Node
 from experiments.records import Records
 from experiments.report import print_report, write_report
-from experiments.results import Cell, Picture, measure, not_run, table_result
-from experiments.rows import Conditions, nodes_of
+from experiments.results import Cell, Choice, Picture, measure, not_run, table_result
+from experiments.rows import Conditions, NoData, check_data, nodes_of
 from experiments.runs import file_digest, git_commit, runs_root
 from experiments.sentences import one_sentence
 from experiments.table_files import Table, load_table
@@ -42,11 +43,11 @@ class PlannedCell:
 
     def __init__(self, table: Table, row: str, column: str, conditions: Conditions, seeds: Sequence[int]) -> None:
         self.row, self.column, self.problem = row, column, ""
-        self.second, self.first = nodes_of(table.row(row).cells[column], conditions, seeds)
         try:  # naming a run opens its data: what is missing or broken is known before anything is trained
-            in_order(self.nodes)
-        except (OSError, ValueError) as error:
-            self.problem, self.second, self.first = " ".join(str(error).split()), [], []
+            self.second, self.first = nodes_of(table.row(row).cells[column], conditions, seeds)
+            check_data(self.nodes)
+        except NoData as error:
+            self.problem, self.second, self.first = str(error), [], []
 
     @property
     def nodes(self) -> list[Node]:
@@ -128,17 +129,41 @@ def reproduce(
     return cells, not failed
 
 
+def choices_by_row(cells: Sequence[PlannedCell]) -> dict[str, list[Choice]]:
+    """The choices of a row's evaluations, each once: cells of other test sets add what is theirs."""
+    found: dict[str, dict[Choice, None]] = {}
+    for cell in cells:
+        if cell.second:
+            found.setdefault(cell.row, {}).update(dict.fromkeys(choices_of(cell.second[0])))
+    return {row: list(choices) for row, choices in found.items()}
+
+
 def pictures_of(cells: Sequence[PlannedCell], folder: Path, each: int = 4) -> list[Picture]:
-    """Per row a few overlays, of the same objects wherever rows are evaluated on the same data; the learning curves."""
-    pictures, logs = [], {}
+    """Per row a few overlays, of the same objects wherever rows are evaluated on the same data; the learning curves.
+
+    An evaluation that several cells show, and a training that several share, appear once; a row that was evaluated on
+    several test sets divides its overlays among them and names the column.
+    """
+    shown: dict[str, tuple[PlannedCell, Node]] = {}
     for cell in cells:
         for node in cell.second[:1]:
-            found = sorted((node.folder.path / "pictures").glob("*.png"))
-            for path in found[:: max(1, len(found) // each)][:each]:
-                pictures.append(Picture(f"IoU {path.stem.partition('-iou')[2]} %", path, cell.row))
-            log = node.parents[0].folder.path / "metrics.csv"
-            if log.exists():
-                logs[cell.row] = log
+            shown.setdefault(node.hash, (cell, node))
+    evaluations = Counter(cell.row for cell, _ in shown.values())
+    pictures, trained = [], dict[Path, list[PlannedCell]]()
+    for cell, node in shown.values():
+        some, several = max(1, each // evaluations[cell.row]), evaluations[cell.row] > 1
+        found = sorted((node.folder.path / "pictures").glob("*.png"))
+        for path in found[:: max(1, len(found) // some)][:some]:
+            caption = f"IoU {path.stem.partition('-iou')[2]} %"
+            pictures.append(Picture(f"{cell.column}: {caption}" if several else caption, path, cell.row))
+    for cell in cells:
+        for node in cell.second[:1]:
+            trained.setdefault(node.model.folder.path / "metrics.csv", []).append(cell)
+    logs: dict[str, Path] = {}
+    for log, users in trained.items():
+        label = ", ".join(dict.fromkeys(cell.row for cell in users))
+        if log.exists():  # a row whose columns were trained apart has a curve for each
+            logs[f"{label} ({users[0].column})" if label in logs else label] = log
     if logs:
         curves = learning_curves(logs, folder / "learning-curves.png", ["train/loss"])
         pictures.append(Picture("Training loss by step.", curves))
@@ -184,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table, profile, [cell.result(table, records, profile) for cell in cells], runs_root(),
         seeds=list(seeds), started=started, finished=time.strftime("%Y-%m-%d %H:%M"),
         environment=environment_line(), reduction=", ".join([*REDUCTIONS.get(options.profile, ()), *changed]),
-        choices={cell.row: choices_of(cell.second[0]) for cell in cells if cell.second},
+        choices=choices_by_row(cells),
         pictures=pictures_of(cells, options.reports / profile / table.id),
     )  # fmt: skip
     paths = write_report(result, options.reports / profile)

@@ -40,6 +40,7 @@ class Cell:
     seconds: float = 0.0  # of the runs and all they build on, each once
     parts: tuple[float, ...] = ()  # of a difference: the mean of its first and of its second model
     same_as: tuple[str, ...] = ()  # rows that became the same runs in this profile
+    never: str = ""  # in place of `measured` where a run never came that far: '>20'
 
     @property
     def n_seeds(self) -> int:
@@ -89,13 +90,16 @@ class TableResult:
         return list(dict.fromkeys(run for cell in self.cells for run in (*cell.first_runs, *cell.runs)))
 
     def measured_cells(self) -> Iterator[Cell]:
-        return (cell for cell in self.cells if cell.measured is not None)
+        return (cell for cell in self.cells if cell.runs)
 
 
-def judge(published: Value, measured: float, std: float | None, unit: str, profile: str) -> str:
+def judge(published: Value, measured: Value, std: float | None, unit: str, profile: str) -> str:
     """The state of a measured value. Only at the published size and schedule can a value be reproduced or off."""
     if profile != "paper":
         return REDUCED
+    if isinstance(measured, str):
+        return UNPUBLISHED if published is None else REPRODUCED if measured == published else OFF
+    assert measured is not None
     if not isinstance(published, int | float):
         return UNPUBLISHED
     allowed = max(TOLERANCE.get(unit, 0.5), 2 * (std or 0.0))
@@ -118,13 +122,24 @@ def measure(
     metric, scale = _metric(spec, metric, scale, f"{table.id}, {row}, {column}")
     if first_runs and len(first_runs) != len(runs):
         raise ValueError(f"{row}: {len(first_runs)} seeds of the first model, {len(runs)} of the second; need as many")
-    values = [scale * records.metric(run, metric) for run in runs]
-    first = [scale * records.metric(run, metric) for run in first_runs]
-    parts = (fmean(first), fmean(values)) if first else ()
-    values = [b - a for a, b in zip(first, values)] if first else values
-    if not values:
+    if not runs:
         raise ValueError(f"{row}, {column}: no runs given; say why with `not_run`")
     published, unit = table.row(row).published.get(column), table.column(column).unit
+    found = {run: records.metric(run, metric) for run in (*runs, *first_runs)}
+    if None in found.values():  # one seed without a number leaves a mean without meaning
+        most, target = records.most_clicks(runs[0]), metric.partition("@")[2]
+        state = judge(published, f">{most}", None, unit, profile)
+        lost, seeds = sum(found[run] is None for run in runs), len(runs)
+        which = f"with {lost} of {seeds} seeds " if 0 < lost < seeds else ""
+        why = f"{which}the mean IoU stays below {100 * float(target or 1):g} % within {most} clicks"
+        return Cell(
+            row, column, unit, published, state, "; ".join(filter(None, [why, reason])), metric, scale, tuple(runs),
+            tuple(first_runs), n_objects=records.read(runs[0])["metrics"].get("n"), never=f">{most}",
+            seconds=records.seconds([*first_runs, *runs]),
+        )  # fmt: skip
+    values, first = ([scale * float(found[run] or 0) for run in part] for part in (runs, first_runs))
+    parts = (fmean(first), fmean(values)) if first else ()
+    values = [b - a for a, b in zip(first, values)] if first else values
     mean, std = fmean(values), stdev(values) if len(values) > 1 else None
     state = judge(published, mean, std, unit, profile)
     if state == REPRODUCED and tuple(runs) == tuple(first_runs):

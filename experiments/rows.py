@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.compose import Tree, compose
+from experiments.compose import Tree, compose, parse_override
 from experiments.nodes import Node
 from experiments.results import main_run
-from experiments.table_files import Pair, RunSpec, load_table
+from experiments.table_files import DataSet, Pair, RunSpec, load_table
 
 
 @dataclass(frozen=True)
@@ -28,38 +28,98 @@ class Conditions:
     any_row: bool = False
 
 
-def row_values(spec: RunSpec) -> dict[str, Any]:
-    """What a row changes in its recipe."""
-    test: Any = spec.test.name
-    if spec.test.categories != "all":
-        test = {"name": spec.test.name, "categories": spec.test.categories}
-    return {
-        **spec.differs,
-        "data.train": list(spec.train),
-        "evaluation.test": [test],
-        "evaluation.protocol": spec.protocol,
-    }
+class NoData(ValueError):
+    """The data that names a row's runs is not there or broken."""
 
 
-def compose_row(spec: RunSpec, conditions: Conditions, seed: int) -> Tree:
+@dataclass(frozen=True)
+class BuiltOn:
+    """The runs that a row needs besides its own: `start`, whose weights its training continues; the lists of objects
+    that its data are cut down to, in the order of `RunSpec.data` and None where all are taken."""
+
+    start: Node | None = None
+    lists: tuple[Node | None, ...] = ()
+
+    def listing(self, specs: Sequence[Any]) -> tuple[Node, ...]:
+        """The runs whose lists these data name: a value of the command line may have replaced them."""
+        named = {spec.get("listed") for spec in specs if isinstance(spec, dict)}
+        return tuple({node.hash: node for node in self.lists if node is not None and node.hash in named}.values())
+
+
+def built_on(spec: RunSpec, conditions: Conditions, seed: int) -> BuiltOn:
+    """What a row builds on. Raises NoData when a list cannot be named because its data are not there."""
+    start = evaluation_node(spec.start, conditions, seed).model if spec.start else None
+    return BuiltOn(start, tuple(_list_node(data, conditions, seed) for data in spec.data))
+
+
+def _list_node(data: DataSet, conditions: Conditions, seed: int) -> Node | None:
+    if data.hard is None:
+        return None
+    kept = [text for text in conditions.overrides if parse_override(text)[0] != "evaluation.test"]  # of the row itself
+    evaluation = evaluation_node(data.hard.by, replace(conditions, overrides=tuple(kept)), seed)
+    rule = {"metric": data.hard.metric, "below": data.hard.below}
+    node = Node("select", evaluation.config, (evaluation,), rule=rule)
+    check_data([node])
+    return node
+
+
+def check_data(nodes: Iterable[Node]) -> None:
+    """Name runs, which opens their data. Raises NoData when these are not there or broken."""
+    try:
+        for node in nodes:
+            assert node.hash
+    except (OSError, ValueError) as error:
+        raise NoData(" ".join(str(error).split())) from error
+
+
+def row_values(spec: RunSpec, lists: Sequence[Node | None] = ()) -> dict[str, Any]:
+    """What a row changes in its recipe. Without `lists`, hard objects are not told from the others."""
+    parts = [dict(data.part) for data in spec.data]
+    for part, node in zip(parts, lists):
+        part |= {} if node is None else {"listed": node.hash}
+    *train, test = [{"name": data.name, **part} if part else data.name for data, part in zip(spec.data, parts)]
+    return {**spec.differs, "data.train": train, "evaluation.test": [test], "evaluation.protocol": spec.protocol}
+
+
+def compose_row(spec: RunSpec, conditions: Conditions, seed: int, lists: Sequence[Node | None] = ()) -> Tree:
     """The composed tree of a row."""
-    return compose(
-        spec.recipe, reading=spec.reading, row=row_values(spec), profile=conditions.profile,
+    tree = compose(
+        spec.recipe, reading=spec.reading, row=row_values(spec, lists), profile=conditions.profile,
         overrides=[f"seed={seed}", *conditions.overrides],
     )  # fmt: skip
+    return continued(tree) if spec.start else tree
+
+
+def continued(tree: Tree) -> Tree:
+    """The tree of a training that starts from another run's weights: it asks for no others."""
+    network = tree["model"]["init_args"]["network"]["init_args"]
+    network.update({"pretrained": False} if "pretrained" in network else {})
+    return tree
 
 
 def evaluation_node(spec: RunSpec, conditions: Conditions, seed: int) -> Node:
     """The evaluation that measures a row, on top of its training or of the released weights that stand in for it."""
-    config = compose_row(spec, conditions, seed)
+    base = built_on(spec, conditions, seed)
+    config = compose_row(spec, conditions, seed, base.lists)
     if conditions.weights is None or not (spec.released or conditions.any_row):
-        return Node("evaluate", config, (Node("train", config),))
+        return evaluation_of(training_node(config, base), base)
     # Weights fix the network and what it expects to see; the profile may only choose data and machine.
-    published = compose_row(spec, Conditions("paper", conditions.overrides), seed)
+    published = compose_row(spec, Conditions("paper", conditions.overrides), seed, base.lists)
     published["data"]["init_args"]["root"] = config["data"]["init_args"]["root"]
     published["data"]["init_args"]["workers"] = config["data"]["init_args"]["workers"]
     published["trainer"] = copy.deepcopy(config["trainer"])
-    return Node("evaluate", published, (Node("weights", published, weights=conditions.weights),))
+    return evaluation_of(Node("weights", published, weights=conditions.weights), base)
+
+
+def training_node(config: Tree, base: BuiltOn) -> Node:
+    """The training of a composed tree, after all that it builds on."""
+    first = () if base.start is None else (base.start,)
+    return Node("train", config, (*first, *base.listing(config["data"]["init_args"]["train"])))
+
+
+def evaluation_of(model: Node, base: BuiltOn) -> Node:
+    """The evaluation of a training, or of what stands in for it, on the test sets of its tree."""
+    return Node("evaluate", model.config, (model, *base.listing(model.config["evaluation"]["test"])))
 
 
 def find_spec(reference: str) -> RunSpec:

@@ -86,13 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, rest = parser.parse_known_args(arguments)
     sweep = load_sweep(options.name)
     runs = list(assignments(sweep, options.count))
-    shown = Table(*sweep["parameters"], "run", sweep.get("metric", {}).get("name", "mean_iou"))
+    metric = sweep.get("metric", {}).get("name", "mean_iou")
+    shown = Table(*sweep["parameters"], "run", metric)
     for number, values in enumerate(runs, 1):
         line = command_line(sweep, values) + ([f"--profile={options.profile}"] if options.profile else []) + rest
         print(f"[{number}/{len(runs)}] experiments.fit {' '.join(line)}", flush=True)
         records = fit.run(line)
         for record in records:
-            shown.add_row(*map(str, values.values()), record["run"], f"{record['metrics']['mean_iou']:.4f}")
+            shown.add_row(*map(str, values.values()), record["run"], f"{record['metrics'][metric]:.4f}")
     Console(width=120).print(shown)
 
 

@@ -166,6 +166,8 @@ def train(node: Node, folder: RunFolder, title: str) -> None:
             **({} if node.config["data"]["init_args"]["val"] else {"limit_val_batches": 0}),
         )
         trainer: Trainer = cli.trainer
+        if node.start is not None:
+            node.start.load_into(cli.model)
         if node.config["channels_last"]:
             cli.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if last.exists() and trainer.is_global_zero:
@@ -189,12 +191,19 @@ def train(node: Node, folder: RunFolder, title: str) -> None:
         parents=[parent.hash for parent in node.parents],
         manifest=node.manifest(),
         data={str(spec): str(root_of_spec(spec, data.root)) for spec in data.train},
-        initial_weights=getattr(cli.model.network.backbone, "weights_source", "random"),
+        initial_weights=initial_weights(node, cli.model),
         batch_statistics=batch_statistics(cli.model, trainer, data.batch_size),
         devices={"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
         behaviour=cli.model.behaviour,
     )
     last.unlink(missing_ok=True)
+
+
+def initial_weights(node: Node, model: nn.Module) -> str:
+    """Where a training's first weights came from."""
+    if node.start is not None:
+        return f"run {node.start.hash}"
+    return str(getattr(model.network.backbone, "weights_source", "random"))  # type: ignore[union-attr]
 
 
 def root_of_spec(spec: str | dict[str, Any], root: str | None) -> Path:

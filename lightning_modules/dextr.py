@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +12,11 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
+from datamodules.clicks.corrective import boundary_error, next_clicks
 from datamodules.clicks.guidance import Guidance
-from datamodules.clicks.points import Points
+from datamodules.clicks.points import EXTREME_KINDS, Points
+from datamodules.keys import rng
+from lightning_modules.iterative import Seen, appended
 from lightning_modules.metrics import crop_iou
 from lightning_modules.schedules import Constant
 
@@ -32,6 +37,9 @@ class DEXTR(LightningModule):
         relax: margin of the region around the points, in pixels of the image (used by region-based networks).
         image_mean, image_std: the network sees (image - mean) / std of 0..255 values; 0 and 1 in the authors' code.
         guidance_scale: the maps' range; 255 in the authors' code, the range of the image.
+        corrections: clicks on the boundary that training adds to the extreme points, each where the prediction so far
+            is most wrong; 1 for the fifth point of Table 8.
+        jitter: how far such a click is moved at most along x and y, in pixels of the crop.
     """
 
     behaviour = BEHAVIOUR
@@ -48,11 +56,14 @@ class DEXTR(LightningModule):
         image_mean: float | list[float] = 0.0,
         image_std: float | list[float] = 1.0,
         guidance_scale: float = 255.0,
+        corrections: int = 0,
+        jitter: float = 10.0,
     ) -> None:
         super().__init__()
         self.network, self.guidance, self.loss = network, guidance, loss
         self.optimizer, self.head_lr_factor, self.schedule = optimizer, head_lr_factor, schedule or Constant()
         self.relax, self.guidance_scale = relax, guidance_scale
+        self.corrections, self.jitter = corrections, jitter
         self.register_buffer("image_mean", torch.as_tensor(image_mean).float().view(1, -1, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.as_tensor(image_std).float().view(1, -1, 1, 1), persistent=False)
 
@@ -61,16 +72,37 @@ class DEXTR(LightningModule):
         size = (image.shape[-2], image.shape[-1])
         channels = [(image.float() - self.image_mean) / self.image_std]  # type: ignore[operator]
         if self.guidance is not None:
-            channels.append(self.guidance_scale * self.guidance(points.xy, points.valid, size))
+            channels.append(self.guidance_scale * self.guidance(points, size))
         logits: Tensor = self.network(torch.cat(channels, dim=1), regions(points, self.relax, size))
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One pass; void pixels and class weights are the loss' business."""
-        logits = self(batch.image, batch.clicks)
+        """One pass, after those that only look for corrections; void and class weights are the loss' business."""
+        clicks = batch.clicks
+        for number in range(self.corrections):
+            clicks = self.corrected(batch, clicks, number)
+        logits = self(batch.image, clicks)
         loss: Tensor = self.loss(logits, batch.mask, batch.void, batch.window_counts)
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
         return loss
+
+    @torch.no_grad()
+    def corrected(self, batch: Batch, clicks: Points, number: int = 0) -> Points:
+        """These clicks and each object's next one, padding where its prediction has no error.
+
+        The prediction is what a user would see: the network is in eval mode, so that no batch statistics learn from it.
+        """
+        training = self.network.training
+        self.network.eval()
+        seen = Seen.of(batch, clicks, self(batch.image, clicks))
+        self.network.train(training)
+        draws = [rng(self.trainer.global_step, int(key), number) for key in seen.object_id]
+        voids = [void if void.any() else None for void in seen.void]
+        earlier = [seen.clicks(i) for i in range(len(batch))]
+        rule = partial(boundary_error, jitter=self.jitter)
+        with ThreadPoolExecutor(4) as pool:
+            found = next_clicks(rule, list(seen.mask), list(seen.prediction), voids, earlier, draws, pool)
+        return appended(clicks, found)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Progress on the crop's grid; tables are made from rows, pasted into the full image."""
@@ -99,10 +131,11 @@ class DEXTR(LightningModule):
 
 
 def regions(points: Points, relax: float, size: tuple[int, int]) -> Tensor:
-    """(B, 4) xyxy in crop pixels: the box of each object's clicks, grown by `relax` image pixels, inside the crop.
+    """(B, 4) xyxy in crop pixels: the box of each object's extreme points, grown by `relax` image pixels, in the crop.
 
-    An object without clicks has the whole crop.
+    An object without extreme points has the whole crop; a corrective click widens no box.
     """
+    points = points.of(*EXTREME_KINDS)
     height, width = size
     corner = points.xy.new_tensor([width - 1.0, height - 1.0])
     whole = torch.cat([torch.zeros_like(corner), corner]).expand(len(points.xy), 4)

@@ -115,3 +115,53 @@ def test_an_image_whose_mask_is_empty_lists_no_object(squares, tmp_path):
     write_image(tmp_path / "squares" / "img" / "empty.png")
     write_gray(tmp_path / "squares" / "gt" / "empty.png", blank())
     assert names([squares]) == [str(side) for side in SIDES]
+
+
+def test_two_halves_share_no_image_and_lack_none(data_root):
+    two = rectangle(1, 2, 6, 9, value=1, on=rectangle(8, 2, 12, 9, value=2))  # two objects on every image
+    images = {f"{number:02d}": (two, (two > 0).astype(np.uint8)) for number in range(21)}
+    write_voc(data_root / "VOCdevkit" / "VOC2012", {"val": images})
+
+    def half(number: int, **more) -> list[str]:
+        return names([{"name": "pascal/val", "half": number, **more}], seed=more.pop("seed", 0))
+
+    first, second = half(1), half(2)
+    assert (len(first), len(second)) == (22, 20)  # 11 and 10 images
+    assert sorted(first + second) == names(["pascal/val"])
+    assert {name[:2] for name in first}.isdisjoint(name[:2] for name in second)
+    assert {name[:2] for name in first} != {f"{number:02d}" for number in range(11)}  # drawn, not the first ones
+    assert names([{"name": "pascal/val", "half": 1}], seed=5) == first
+    assert set(half(1, every=3)) < set(first)
+
+
+def test_other_conditions_move_no_image_to_the_other_half(squares):
+    assert set(names([{"name": squares, "half": 1, "min_area": 9}])) <= set(names([{"name": squares, "half": 1}]))
+
+
+def test_there_is_no_third_half(squares):
+    with pytest.raises(ValueError, match="half is 3; expected 1 or 2"):
+        open_objects([{"name": squares, "half": 3}])
+
+
+def test_a_list_keeps_the_objects_whose_ids_are_in_it(squares, tmp_path):
+    ids = open_objects([squares]).object_id
+    (tmp_path / "objects.txt").write_text(f"{ids[6]}\n{ids[1]}\n12345\n")
+    listed = {"name": squares, "listed": str(tmp_path / "objects.txt")}
+    assert names([listed]) == ["2", "7"]
+    assert names([{**listed, "min_area": 9}]) == ["7"]
+    drawn = names([{"name": squares, "limit": 4}])
+    assert names([{**listed, "limit": 4}]) == [name for name in drawn if name in ("2", "7")]  # of the same four
+
+
+def test_a_list_without_any_of_the_objects_is_refused(squares, tmp_path):
+    (tmp_path / "objects.txt").write_text("")
+    with pytest.raises(ValueError, match="leaves no object"):
+        open_objects([{"name": squares, "listed": str(tmp_path / "objects.txt")}])
+
+
+@pytest.mark.parametrize("content", [None, "bicycle\n", "1.5\n", f"{2**80}\n"])
+def test_what_is_no_list_is_named(squares, tmp_path, content):
+    if content is not None:
+        (tmp_path / "objects.txt").write_text(content)
+    with pytest.raises(ValueError, match=r"no list of objects at .*objects\.txt .*an id on each line"):
+        open_objects([{"name": squares, "listed": str(tmp_path / "objects.txt")}])

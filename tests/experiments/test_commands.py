@@ -1,5 +1,6 @@
 """The user's own commands on the drawn data, and what they say to bad input."""
 
+import copy
 import errno
 import json
 import re
@@ -15,6 +16,8 @@ import yaml
 
 from experiments import evaluate, fit, predict, report_check, reproduce, sweep_local
 from experiments.callbacks import AtomicCheckpointIO
+from experiments.compose import compose
+from experiments.nodes import Node
 from experiments.report_check import check_report
 from experiments.rows import Conditions, evaluation_node, find_spec
 from experiments.runs import find_run
@@ -217,6 +220,15 @@ def test_what_only_a_test_sees_does_not_name_a_training(here):
     assert exact[0] == training
     assert exact[1] != evaluation
     assert names("evaluation.batch_size=3") == (training, evaluation)
+
+
+def test_an_evaluation_made_before_a_value_of_samples_existed_can_be_named(here):
+    node = evaluation_node(find_spec("itis-fig5/gaussian"), Conditions("miniature"), seed=0)
+    older = copy.deepcopy(node.config)
+    for key in ("test_view", "long_side"):
+        del older["data"]["init_args"]["sample"][key]
+    assert set(Node("evaluate", older, node.parents).identity()["sample"]) == {"test_points", "test_interpolation"}
+    assert "test_view" not in compose("dextr")["data"]["init_args"]["sample"]  # so that its runs keep their names
 
 
 def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, monkeypatch, capsys):

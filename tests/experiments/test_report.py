@@ -131,6 +131,56 @@ def test_rows_without_a_cell_say_why(runs):
     assert {cell.reason for cell in cells} == {"the table file does not say yet what to run"}
 
 
+CLICKS, TARGET = load_table("dextr-9"), "clicks_PASCAL_85"
+
+
+def clicked(root: Path, run: str, reached: float | None) -> str:
+    """A run of the click benchmark in which the whole set reaches 85 % after so many clicks, or never within 12."""
+    curve = {f"iou_{t}": 0.8 for t in range(1, 13)}
+    return record(root, run, 0, n=7, **curve, **{"wholeset_integer@0.85": reached})
+
+
+def test_a_target_never_reached_is_shown_as_more_than_the_most_clicks(tmp_path):
+    root = tmp_path / "runs"
+    cell = measure(CLICKS, "Ours", TARGET, [clicked(root, "never", None)], Records(root), "paper")
+    assert (cell.measured, cell.std, cell.difference, cell.never) == (None, None, None, ">12")
+    assert (cell.state, cell.n_objects) == ("off", 7)  # 4 clicks are published
+    assert cell.reason == "the mean IoU stays below 85 % within 12 clicks"
+
+
+def test_a_seed_that_never_reaches_the_target_leaves_no_mean(tmp_path):
+    root = tmp_path / "runs"
+    both = [clicked(root, "reached", 4), clicked(root, "never", None)]
+    assert measure(CLICKS, "Ours", TARGET, both, Records(root), "miniature").never == ">12"
+    assert measure(CLICKS, "Ours", TARGET, both[:1], Records(root), "paper").state == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("published", "profile", "state"),
+    [
+        (3.4, "paper", "off"),
+        (">20", "paper", "reproduced"),
+        (None, "paper", "no published value"),
+        (3.4, "quick", "reduced profile"),
+        (">20", "miniature", "reduced profile"),
+    ],
+)
+def test_never_is_judged_by_what_is_published(published, profile, state):
+    assert judge(published, ">20", None, "clicks", profile) == state
+
+
+def test_a_report_prints_never_and_its_check_agrees(tmp_path):
+    root = tmp_path / "runs"
+    cell = measure(CLICKS, "Ours", TARGET, [clicked(root, "never", None)], Records(root), "miniature")
+    paths = write_report(result(root, [cell], table=CLICKS), tmp_path / "reports")
+    (line,) = [line for line in paths.markdown.read_text().splitlines() if line.startswith(f"| Ours | {TARGET}")]
+    assert "| >12 |" in line
+    assert "stays below 85 %" in line
+    assert check_report(paths.json, root) == []
+    paths.json.write_text(paths.json.read_text().replace('">12"', '">20"'))
+    assert any("never is >20" in complaint for complaint in check_report(paths.json, root))
+
+
 def test_a_missing_metric_or_record_is_named(runs):
     with pytest.raises(ValueError, match="has no metric 'error_rate'; it has mean_iou"):
         measure(load_table("dextr-6"), "Ours", "value", ["points-0"], Records(runs), "paper")

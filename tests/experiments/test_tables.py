@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
-from experiments.table_files import FOLDER, METRICS, Pair, RunSpec, TestSet, load_table, read_table, tables
+from experiments.table_files import FOLDER, METRICS, DataSet, Pair, RunSpec, load_table, read_table, tables
 from experiments.table_list import print_tables, table_state
 
 NUMBERS = [
@@ -90,10 +91,10 @@ def test_building_performance_is_a_chain_in_which_each_row_changes_one_thing():
     assert [dict(run.differs) for run in runs] == [
         {"model.guidance": None, "model.network.head": "ASPP"}, {"model.guidance": None}, {}, {},
     ]  # fmt: skip
-    assert [run.train for run in runs] == [("pascal/train",)] * 3 + [("pascal_sbd/train",)]
-    assert {(run.recipe, run.reading, run.test, run.metric) for run in runs} == {
-        ("dextr", "code", TestSet("pascal/val"), "mean_iou")
-    }
+    assert [run.train for run in runs] == [(DataSet("pascal/train"),)] * 3 + [(DataSet("pascal_sbd/train"),)]
+    assert [(run.recipe, run.reading, run.test, run.metric) for run in runs] == 4 * [
+        ("dextr", "code", DataSet("pascal/val"), "mean_iou")
+    ]
 
 
 def test_component_pairs_share_the_standard_model_with_the_chain():
@@ -110,7 +111,7 @@ def test_component_pairs_share_the_standard_model_with_the_chain():
 def test_generalisation_starts_from_imagenet_and_splits_the_categories():
     runs = [row.cells["value"] for row in load_table("dextr-7").rows]
     assert {run.differs["model.network.pretrained"] for run in runs} == {"imagenet"}
-    assert [run.test.categories for run in runs] == ["not_pascal", "pascal", "all", "all", "all", "all"]
+    assert [run.test.part.get("categories", "all") for run in runs] == ["not_pascal", "pascal", *4 * ["all"]]
     assert [run.differs.get("trainer.max_epochs") for run in runs] == [None, None, None, 10, 10, None]
 
 
@@ -122,6 +123,35 @@ def test_grabcut_errors_are_scored_as_errors():
         "grabcut_error",
         *METRICS["grabcut_error"],
     )
+
+
+def test_hard_objects_are_those_of_the_first_network():
+    first, more, five, mined = (row.cells["value"] for row in load_table("dextr-8").rows)
+    half_1, half_2 = (DataSet("pascal/train", {"half": half}) for half in (1, 2))
+    assert (first.train, first.start) == ((half_1,), None)
+    assert five.train == (half_2,)
+    (hard,) = mined.train
+    assert more.train == (half_1, hard)
+    assert (hard.name, hard.part, hard.hard.below, hard.hard.metric) == ("pascal/train", {"half": 2}, 0.8, "iou")
+    assert (hard.hard.by.train, hard.hard.by.test) == (first.train, half_2)  # run on half 2, all of it
+    assert [run.test == first.test for run in (more, five, mined)] == [True] * 3
+    assert first.test.hard.by.test == DataSet("pascal/val")
+    assert [run.start is None or run.start.train == first.train for run in (first, more, five, mined)] == [True] * 4
+    assert [(run.protocol, run.metric) for run in (first, more, five, mined)] == [
+        ("object_iou", "mean_iou"), ("object_iou", "mean_iou"), ("clicks", "iou_5"), ("clicks", "iou_5"),
+    ]  # fmt: skip
+    assert [run.differs.get("model.corrections", 0) for run in (first, more, five, mined)] == [0, 0, 1, 1]
+
+
+def test_columns_may_share_a_training_and_differ_in_what_is_shown():
+    cells = load_table("dextr-9").row("Ours").cells
+    assert {name: (run.test.name, run.metric, run.scale) for name, run in cells.items()} == {
+        "clicks_PASCAL_85": ("pascal/val", "wholeset_integer@0.85", 1.0),
+        "clicks_GrabCut_90": ("grabcut", "wholeset_integer@0.9", 1.0),
+        "IoU4_PASCAL": ("pascal/val", "iou_4", 100.0),
+        "IoU4_GrabCut": ("grabcut", "iou_4", 100.0),
+    }
+    assert all(run.train == (DataSet("pascal_sbd/train"),) for run in cells.values())
 
 
 def test_nothing_but_own_rows_is_to_be_measured():
@@ -157,6 +187,50 @@ def changed(tmp_path: Path, change) -> Path:
 def test_a_mistake_in_a_table_file_is_named(tmp_path, change, complaint):
     with pytest.raises(ValueError, match=complaint):
         read_table(changed(tmp_path, change))
+
+
+def hard(by: str) -> dict:
+    return {"test": {"name": "pascal/val", "hard": {"below": 0.8, "by": by}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda t: t["rows"][0]["run"].update(start="+ PSSP"), r"no row '\+ PSSP'; nearest: \+ PSP"),
+        (lambda t: t["rows"][0]["run"].update(start=t["rows"][0]["label"]), "build on each other: DeepLab-v2 on boxes"),
+        (
+            lambda t: (t["rows"][1]["run"].update(start="+ Extreme points"), t["rows"][2]["run"].update(start="+ PSP")),
+            r"build on each other: \+ Extreme points -> \+ PSP -> \+ Extreme points",
+        ),
+        (
+            lambda t: (t["rows"][1].pop("run"), t["rows"][0]["run"].update(hard("+ PSP"))),
+            r"row '\+ PSP' does not say what to run",
+        ),
+        (lambda t: t["run"].update(test={"name": "pascal/val", "haf": 1}), "no key 'haf'; nearest: half"),
+        (lambda t: t["run"].update(test={"name": "pascal/val", "hard": {"by": "+ PSP"}}), "hard: below missing"),
+        (lambda t: t.update(columns_run={"valeu": {}}), "no column 'valeu'; nearest: value"),
+    ],
+)
+def test_a_mistake_in_what_rows_build_on_is_named(tmp_path, change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        read_table(changed(tmp_path, change))
+
+
+def test_a_row_may_be_tested_on_what_itself_finds_hard(tmp_path):
+    table = read_table(changed(tmp_path, lambda tree: tree["rows"][1]["run"].update(hard("+ PSP"))))
+    run = table.row("+ PSP").cells["value"]
+    assert run.test.hard.by == replace(run, test=DataSet("pascal/val"))
+
+
+def test_the_most_special_part_decides(tmp_path):
+    def change(tree):
+        tree["columns_run"] = {"value": {"test": "berkeley", "metric": "mean_iou@0.5", "differs": {"seed": 1}}}
+        tree["rows"][0]["cells"] = {"value": {"test": "davis345"}}
+
+    rows = [row.cells["value"] for row in read_table(changed(tmp_path, change)).rows]
+    assert [run.test.name for run in rows] == ["davis345", *3 * ["berkeley"]]
+    assert {run.metric for run in rows} == {"mean_iou@0.5"}
+    assert rows[1].differs == {"seed": 1, "model.guidance": None}
 
 
 def test_two_tables_cannot_have_one_number(tmp_path):

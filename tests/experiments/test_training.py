@@ -214,3 +214,77 @@ def test_a_truncated_image_ends_training_with_its_name(store, tmp_path, capsys, 
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert said.startswith("error: image ")
     assert "c.jpg is truncated" in said
+
+
+# -- ITIS: what is remembered from epoch to epoch is a part of what a training is -----------------------------------
+
+ITIS = [
+    "--config=itis", "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=4",
+    "--data.train=[{name: pascal/train, limit: 12}]", "--trainer.max_epochs=3", "--trainer.max_steps=-1",
+    "--model.network.widths=[8, 8, 16, 16]", "--no-test", "--model.iteration.masks=true",
+    "--model.mask_channel={class_path: datamodules.clicks.mask_distance.MaskDistance}",
+]  # fmt: skip
+
+
+class KeepMemory(Callback):
+    """Writes down what each process remembers when training ends."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_end(self, trainer, module):
+        torch.save(module.iteration.state_dict(), Path(self.folder) / f"memory-{trainer.global_rank}.pt")
+
+
+def memory_of(folder, rank=0):
+    return torch.load(Path(folder) / f"memory-{rank}.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("step", [2, 3, 7])
+def test_a_training_of_clicks_goes_on_from_any_step_to_the_same_weights_and_memory(store, monkeypatch, tmp_path, step):
+    monkeypatch.setattr(training, "Progress", lambda title: KeepMemory(tmp_path))
+    (whole,) = fit.run(ITIS)
+    weights, memory = weights_of(whole), memory_of(tmp_path)
+    assert len(memory["ids"]) == 12
+    (tmp_path / "memory-0.pt").unlink()
+    monkeypatch.setenv("RUNS_ROOT", str(store.with_name("interrupted")))
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "Progress", lambda title: StopAfter(step))
+        with pytest.raises(KeyboardInterrupt):
+            fit.run(ITIS)
+    (last,) = store.with_name("interrupted").glob("*/last.ckpt")
+    assert torch.load(last, weights_only=False)["global_step"] == step
+    (resumed,) = fit.run(ITIS)
+    assert_same_weights(weights_of(resumed), weights)
+    assert_same_weights(memory_of(tmp_path), memory)
+
+
+STILL = [
+    "--model.network.bn_statistics=frozen", "--model.network.dropout=0.0", "--model.optimizer.lr=0.0",
+    "--model.iteration.reset_probability=0.0",
+]  # fmt: skip
+ON_TWO = """
+import sys
+from experiments import fit, training
+from tests.experiments.test_training import KeepMemory
+training.Progress = lambda title: KeepMemory(sys.argv[1])
+fit.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_remember_what_one_does(store, monkeypatch, tmp_path):
+    """A network that learns nothing: every object gains a click per epoch, whichever process sees it next."""
+    monkeypatch.setattr(training, "Progress", lambda title: KeepMemory(tmp_path))
+    fit.run([*ITIS, *STILL])
+    alone = memory_of(tmp_path)
+    (tmp_path / "on_two.py").write_text(ON_TWO)
+    monkeypatch.setenv("RUNS_ROOT", str(store.with_name("two")))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    line = [sys.executable, str(tmp_path / "on_two.py"), str(tmp_path), *ITIS, *STILL, *two]
+    subprocess.run(line, check=True)
+    assert set(alone["epochs"].tolist()) == {2}
+    for rank in (0, 1):
+        assert_same_weights(memory_of(tmp_path, rank), alone, rtol=1e-5, atol=1e-3)

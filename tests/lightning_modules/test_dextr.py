@@ -69,6 +69,14 @@ def test_an_object_without_points_has_the_whole_crop_as_region():
     assert regions(none, 5, (24, 30)).tolist() == [[0, 0, 29, 23]]
 
 
+def test_a_corrective_click_widens_no_region():
+    more = Points(
+        torch.tensor([[*DIAMOND[0], [22, 1]]], dtype=torch.float32),
+        torch.tensor([[*EXTREME_KINDS, PointKind.POSITIVE]]), torch.ones(1, 2),
+    )  # fmt: skip
+    assert torch.equal(regions(more, 2, (24, 24)), regions(points_of(DIAMOND), 2, (24, 24)))
+
+
 def test_interactive_use_gives_the_logits_of_training():
     module = dextr(GaussianMap(fwhm=4)).eval()
     image, points = torch.rand(1, 3, 24, 24) * 255, points_of(DIAMOND)
@@ -118,3 +126,92 @@ def test_void_pixels_count_as_background_only_where_the_reading_says_so(monkeypa
     module.training_step(batch, 0).backward()
     assert bool((logits.grad[..., 4:] == 0).all()) is use_void
     assert (logits.grad[..., :4] < 0).all()
+
+
+class Painter(Shown):
+    """A network that always paints the same mask; it remembers in which mode it was asked."""
+
+    def __init__(self, painted):
+        super().__init__(4)
+        self.painted, self.modes, self.shown = painted, [], []
+
+    def forward(self, x, regions=None):
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        self.shown.append(x[:, 3])
+        return 2 * self.painted - 1 + self.head(self.backbone(x)) * 0
+
+
+def batch_of(mask):
+    """Masks (B, 1, H, W) with four clicks each, at the sides of a square from 8 to 23."""
+    count, _, height, width = mask.shape
+    points = points_of([[[8, 8], [8, 8], [23, 8], [8, 23]]] * count)
+    box = torch.tensor([[0, 0, width - 1, height - 1]] * count)
+    image, eye = torch.zeros(count, 3, height, width), torch.eye(2, 3, dtype=torch.float64).repeat(count, 1, 1)
+    size = torch.tensor([[height, width]] * count)
+    return Batch(image, mask, torch.zeros_like(mask), points.xy, points.kinds, eye, box, box, size, torch.arange(count))
+
+
+def correcting(painted, monkeypatch, **options):
+    """A module about to make its seventh step."""
+    module = DEXTR(Painter(painted), BalancedBCE(), GaussianMap(fwhm=2), lambda groups: None, **options)
+    monkeypatch.setattr(DEXTR, "trainer", SimpleNamespace(global_step=7))
+    monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
+    return module.train()
+
+
+@pytest.fixture
+def half_missed():
+    """Three squares of which the prediction misses the right half, paints all, and paints all but a corner."""
+    mask = torch.zeros(3, 1, 32, 32)
+    mask[..., 8:24, 8:24] = 1
+    painted = mask.clone()
+    painted[0, ..., 16:] = 0
+    painted[2, :, 8:11, 8:11] = 0
+    return mask, painted
+
+
+def test_the_fifth_point_is_on_the_boundary_where_the_prediction_fails(half_missed, monkeypatch):
+    mask, painted = half_missed
+    clicks = correcting(painted, monkeypatch, corrections=1, jitter=0).corrected(batch_of(mask), batch_of(mask).clicks)
+    assert clicks.kinds[:, 4].tolist() == [PointKind.POSITIVE, PointKind.PADDING, PointKind.POSITIVE]
+    # the missed half is 8 wide and 16 high: of the square's boundary, its right side is farthest from the left half
+    x, y = clicks.xy[0, 4].tolist()
+    assert x == 23
+    assert 8 <= y <= 23
+    assert clicks.xy[2, 4].tolist() == [8, 8]
+    assert torch.equal(clicks.xy[:, :4], batch_of(mask).points)
+
+
+def test_the_fifth_point_is_drawn_anew_in_every_step_and_stays_on_the_boundary(half_missed, monkeypatch):
+    mask, painted = half_missed
+    module = correcting(painted, monkeypatch, corrections=1, jitter=6)
+
+    def point(step):
+        module.trainer.global_step = step
+        return tuple(module.corrected(batch_of(mask), batch_of(mask).clicks).xy[0, 4].tolist())
+
+    points = {step: point(step) for step in range(8)}
+    assert len(set(points.values())) > 1
+    assert point(3) == points[3]
+    assert all({x, y} & {8, 23} and 8 <= min(x, y) <= max(x, y) <= 23 for x, y in points.values())
+
+
+def test_the_first_look_learns_nothing_and_the_second_sees_five_points(half_missed, monkeypatch):
+    mask, painted = half_missed
+    module = correcting(painted, monkeypatch, corrections=1, jitter=0)
+    loss = module.training_step(batch_of(mask), 0)
+    assert loss.requires_grad
+    assert module.network.modes == [(False, False), (True, True)]
+    assert module.network.training
+    before, after = module.network.shown
+    x, y = map(int, module.corrected(batch_of(mask), batch_of(mask).clicks).xy[0, 4])
+    assert before[0, y, x] < 1
+    assert after[0, y, x] == 255  # in the one channel, by maximum
+    assert torch.equal(before[1], after[1])  # without an error there is no fifth point
+
+
+def test_with_four_points_there_is_one_pass(half_missed, monkeypatch):
+    mask, painted = half_missed
+    module = correcting(painted, monkeypatch)
+    module.training_step(batch_of(mask), 0)
+    assert module.network.modes == [(True, True)]

@@ -1,0 +1,66 @@
+"""Sweep files: every combination is a run of its own that the command line of an agent composes."""
+
+import pytest
+
+from experiments import fit, sweep_local
+from experiments.rows import Conditions, evaluation_node, find_spec, training_node
+from experiments.sweep_local import SWEEPS, assignments, command_line, load_sweep
+
+
+def trainings(name):
+    """The training of each combination in the profile of the drawn data, by its values."""
+    sweep = load_sweep(name)
+    nodes = {}
+    for values in assignments(sweep, count=3):
+        options, config = fit.parse([*command_line(sweep, values), "--profile=miniature"])
+        nodes[" ".join(values.values())] = training_node(config, options.built_on)
+    return nodes
+
+
+def of(node, *path):
+    """A value of a training's composed model."""
+    value = node.config["model"]["init_args"]
+    for part in path:
+        value = value["init_args"][part] if "class_path" in value else value[part]
+    return value["class_path"].rpartition(".")[2] if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in SWEEPS.glob("*.yaml")))
+def test_every_combination_is_a_training_of_its_own(here, name):
+    nodes = trainings(name)
+    assert len(nodes) > 1
+    assert len({node.hash for node in nodes.values()}) == len(nodes)
+
+
+def test_the_ablation_of_itis_is_that_of_its_figure(here):
+    nodes = trainings("itis-ablation")
+    seen = [(of(n, "guidance"), of(n, "iteration"), of(n, "mask_channel")) for n in nodes.values()]
+    assert seen == [
+        ("SignedDistances", "FreshClicks", None),
+        ("SignedGaussians", "FreshClicks", None),
+        ("SignedDistances", "EpochMemory", None),
+        ("SignedGaussians", "EpochMemory", None),
+        ("SignedGaussians", "EpochMemory", "MaskDistance"),
+    ]
+    kept = [of(n, "iteration", "masks") for n in nodes.values() if of(n, "iteration") == "EpochMemory"]
+    assert kept == [False, False, True]  # a mask channel reads what the memory keeps
+    assert [of(n, "network", "in_channels") for n in nodes.values()] == [5, 5, 5, 5, 6]
+    for row, node in nodes.items():
+        assert evaluation_node(find_spec(row), Conditions("miniature"), seed=0).model.hash == node.hash
+
+
+def test_the_sweep_over_iterations_changes_nothing_else(here):
+    nodes = list(trainings("itis-iteration").values())
+    assert [of(n, "iteration") for n in nodes] == ["EpochMemory", "EpochMemory", "WithinBatch"]
+    assert [of(n, "iteration", "coin") for n in nodes[:2]] == ["each_epoch", "once"]
+    assert of(nodes[2], "iteration", "seed") == nodes[2].config["seed"]
+    for node in nodes:
+        node.config["model"]["init_args"].pop("iteration")
+    assert nodes[0].config == nodes[1].config == nodes[2].config
+
+
+def test_a_sweep_shows_the_metric_that_it_is_about(monkeypatch, capsys):
+    record = {"run": "abc", "metrics": {"mean_iou": 0.9, "noc@0.85": 4.25}}
+    monkeypatch.setattr(fit, "run", lambda line: [record])
+    sweep_local.main(["itis-iteration", "--profile=miniature"])
+    assert capsys.readouterr().out.count("4.2500") == 3
