@@ -1,0 +1,109 @@
+"""How fast the suite is and what it holds in memory, each figure beside a reference measured in the same run.
+
+    make bench                               or: python -m tests.bench --only loader --json figures.json
+
+It reads the real data below DATA_ROOT where it is there, else the drawn ones, and says which. Times are processor time
+of one core, the best of several passes that alternate with those of the reference: a busy machine disturbs them less,
+and both alike. Nothing here fails; a figure that misses its target is marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from datamodules import catalog, miniature
+from datamodules.index import MaskKind
+from tests.bench.clicks import click_figures
+from tests.bench.guidance import guidance_figures
+from tests.bench.indexing import index_figures
+from tests.bench.iteration import iteration_figures
+from tests.bench.loader import loader_figures
+from tests.bench.measure import Figure
+from tests.bench.memory import memory_figures
+
+
+def data_root(names: Sequence[str], scratch: Path) -> tuple[Path | None, str]:
+    """Where the data sets are, None for DATA_ROOT, and which data that is."""
+    if not any(catalog.missing_sources(catalog.find(name)) for name in names):
+        return None, "real data"
+    return miniature.draw(scratch / "drawn"), "drawn data (for the real ones set DATA_ROOT): no figure for the targets"
+
+
+def figures(only: Sequence[str], passes: int, scratch: Path) -> Iterator[Figure | str]:
+    """All figures in turn, between them what they were measured on."""
+    real = ["coco_mval800", "coco200/val2017", "davis345"]
+    root, which = data_root(real, scratch)
+    coco = real[1] if root is None else "coco2017/val"
+    with contextlib.redirect_stderr(io.StringIO()):
+        objects, small, frames = (catalog.open_index(name, root) for name in (real[0], coco, real[2]))
+    yield f"{which}: {objects.dataset}, {coco}, {frames.dataset}"
+    if "loader" in only:
+        yield from loader_figures(objects.select(objects.mask_kind == MaskKind.RLE), passes)
+    if "guidance" in only:
+        yield from guidance_figures(2 * passes)
+    if "clicks" in only:
+        yield from click_figures(frames, passes)
+        yield from iteration_figures(objects, passes)
+    if "memory" in only:
+        yield from memory_figures(small, frames, scratch, objects=500_000)
+    if "index" in only:
+        place = catalog.find(coco)
+        annotations = place.sources(catalog.root_of(place, root))[0]
+        yield from index_figures(annotations, small.image_path(0).parent, scratch, passes, objects=100_000)
+
+
+def table_of(lines: Sequence[Figure]) -> Table:
+    """The figures as a table."""
+    table = Table("measure", "figure", "target", "reference", "ratio", "note")
+    for line in lines:
+        sign = "≥" if line.unit.endswith("/s") else "≤"
+        target = "" if line.target is None else f"{sign} {line.target:g} {'met' if line.met else 'MISSED'}"
+        ratio = "" if line.ratio is None else f"{line.ratio:.3g}"
+        table.add_row(line.what, f"{line.value:.3g} {line.unit}", target, line.reference, ratio, line.note)
+    return table
+
+
+def main() -> None:
+    """Measure and print."""
+    parts = ("loader", "guidance", "clicks", "memory", "index")
+    parser = argparse.ArgumentParser(description="Speed and memory of loader, index, guidance and clicks.")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--passes", type=int, default=9, help="how often each task is timed; the best counts")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    console = Console(width=None if os.isatty(1) else 160)
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        os.environ["CACHE_ROOT"] = str(Path(scratch, "cache"))  # leaves nothing behind, finds nothing built before
+        lines, data = [], ""
+        for line in figures(arguments.only, arguments.passes, Path(scratch)):
+            if isinstance(line, str):
+                data = line
+                console.print(f"on {data}", highlight=False)
+            else:
+                lines.append(line)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__}"
+    console.print(table_of(lines))
+    console.print(f"one core of {machine}; processor time, best of {arguments.passes} passes", highlight=False)
+    if arguments.json:
+        measures = [asdict(line) | {"met": line.met} for line in lines]
+        arguments.json.write_text(json.dumps({"data": data, "machine": machine, "measures": measures}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
