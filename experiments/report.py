@@ -121,7 +121,9 @@ def _curves(result: TableResult, home: Path) -> Iterator[Picture]:
     clicked = click_runs(result)
     if clicked:
         path = click_curves({name: runs.curve for name, runs in clicked.items()}, home / "iou-by-clicks.png")
-        yield Picture("Mean IoU over objects by number of clicks; bands: ± one standard deviation over seeds.", path)
+        several = any(len(runs.metrics) > 1 for runs in clicked.values())
+        bands = "; bands: ± one standard deviation over seeds" if several else ""
+        yield Picture(f"Mean IoU over objects by number of clicks{bands}.", path)
     stops = {k: [(c, iou) for (c, _), (iou, _) in runs.sweep.values()] for k, runs in clicked.items() if runs.sweep}
     if stops:
         path = click_sweep(stops, home / "iou-by-clicks-used.png")
