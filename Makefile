@@ -60,7 +60,7 @@ format: $(INSTALLED)  ## ruff, mending what it can
 check-report: $(INSTALLED)  ## REPORT=reports/paper: was a report edited by hand?
 	@$(BIN)/python -m experiments.report_check $(or $(REPORT),reports/$(PROFILE))
 
-bench: $(INSTALLED)  ## speed and memory of loader, index and guidance, as ratios in one run
+bench: $(INSTALLED)  ## speed and memory of loader, index, guidance and clicks, as ratios in one run
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 sweep-local: $(INSTALLED)  ## NAME=dextr-components: every run of a sweep file, without any account

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -150,12 +151,7 @@ def augmented_views(
     box = whole_box(full) if seen is None else seen  # as in DEXTR's code when augmentation moved the object out
     scaled = scaled_size(full, recipe) if recipe.view == "window" else None
     if scaled is not None:
-        void_box = _box_of(void) if chain else _box_through(void, matrix)
-        labelled = box if void_box is None else np.concatenate([box[:2], np.maximum(box[2:], void_box[2:])])
-        last = last_scaled(labelled, full, scaled)
-        if chain and recipe.window == "corner":  # scaling may lose the outermost pixels
-            left = _box_of(geometry.resize(mask | void, scaled, "nearest"))
-            last = last if left is None else left[2:]
+        last = _last_labelled(mask, void, box, None if chain else matrix, scaled, recipe)
         grid, crop_box = window_grid(last, box, full, recipe, draw)
     else:
         crop_box = box if seen is None else view_box(box, full, recipe)
@@ -165,7 +161,7 @@ def augmented_views(
         image = geometry.warp(image, to_crop, size, recipe.interpolation)
         mask = geometry.warp(mask, to_crop, size, "nearest")
         void = geometry.warp(void, to_crop, size, "nearest") if void.any() else np.zeros(size, np.uint8)
-        return Views(image, mask, void, to_crop, crop_box, box)
+        return Views(image, mask, _with_outside(void, to_crop, full, recipe), to_crop, crop_box, box)
 
     def cut(array: NDArray, interpolation: str) -> NDArray:
         if scaled is None:
@@ -178,7 +174,35 @@ def augmented_views(
     image, mask, void = cut(image, recipe.interpolation), cut(mask, "nearest"), cut(void, "nearest")
     if seen is None and recipe.view == "crop":  # the published crop of an object that left the frame is black
         image, void = np.zeros_like(image), np.zeros_like(void)
-    return Views(image, mask, void, to_crop, crop_box, box)
+    return Views(image, mask, _with_outside(void, to_crop, full, recipe), to_crop, crop_box, box)
+
+
+def _last_labelled(
+    mask: NDArray, void: NDArray, box: NDArray, matrix: NDArray | None, scaled: tuple[int, int], recipe: SampleRecipe
+) -> NDArray[np.int64]:
+    """(x, y) of the last column and row of the scaled image with object or void; `matrix` where both still move."""
+    full = (int(mask.shape[0]), int(mask.shape[1]))
+    if matrix is None and recipe.window == "corner":  # scaling may lose the outermost pixels
+        left = _box_of(geometry.resize(mask | void, scaled, "nearest"))
+        if left is not None:
+            return left[2:]
+    void_box = _box_of(void) if matrix is None else _box_through(void, matrix)
+    labelled = box if void_box is None else np.concatenate([box[:2], np.maximum(box[2:], void_box[2:])])
+    return last_scaled(labelled, full, scaled)
+
+
+def _with_outside(void: NDArray, to_crop: NDArray, image_size: tuple[int, int], recipe: SampleRecipe) -> NDArray:
+    """In a window, what lies beyond the image has no label: nothing is learned there, and nobody clicks there.
+
+    Crops of DEXTR count it as background, as published; published windows lie inside their image.
+    """
+    height, width = void.shape
+    corners = np.array([[x, y] for x in (0, width - 1) for y in (0, height - 1)])
+    places = geometry.apply(cv2.invertAffineTransform(to_crop), corners)
+    inside = (places > -1) & (places < np.array(image_size[::-1]))
+    if recipe.view != "window" or inside.all():
+        return void
+    return void | (1 - geometry.warp(np.ones(image_size, np.uint8), to_crop, (height, width), "nearest"))
 
 
 def plain_grid(mask: NDArray, recipe: SampleRecipe) -> NDArray[np.float64]:

@@ -258,6 +258,10 @@ def _input_channels(*maps: str, _root_: Any) -> int:
         node = _root_
         for part in name.split("."):
             node = node.init_args[part] if "class_path" in node else node[part]
+        if isinstance(node, str):
+            raise ValueError(
+                f"{name} is {node!r}, but the recipe has no class there to look beside; write {{class_path: ...}}"
+            )
         channels += 0 if node is None else int(import_class(node.class_path).channels)
     return channels
 

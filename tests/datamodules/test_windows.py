@@ -80,7 +80,7 @@ def test_a_shorter_side_of_its_own_makes_the_window_a_part_of_it():
     assert views.crop_box.tolist() == [0, 0, 29, 29]
 
 
-@given(sizes, boxes, st.none() | boxes, st.integers(16, 80))
+@given(sizes, boxes, st.none() | boxes, st.integers(32, 80))
 def test_the_corner_window_ends_where_object_or_void_end_and_loses_their_last_pixels(size, box, void_box, shorter):
     """The released code: offset = max(0, largest coordinate of a label that is not 0 - size), on the scaled label."""
     mask = rectangle(size, box)
@@ -272,3 +272,17 @@ def test_images_are_only_ever_made_smaller_and_to_whole_pixels(size, long_side):
         assert max(height, width) == long_side
         assert min(height, width) >= 1
         assert min(height, width) == pytest.approx(max(1, min(size) * long_side / max(size)), abs=0.51)
+
+
+@pytest.mark.parametrize("form", ["fused", "chain"])
+def test_beyond_the_image_nothing_is_labelled(form):
+    recipe = SampleRecipe(
+        size=64, view="window", short_side=64, window="random", geometry=form, flip=0.0, rotation=0.0, scale=(0.5, 0.5)
+    )
+    mask = square((80, 80), top_left=(30, 30), side=20)
+    image = np.full((80, 80, 3), 200, np.uint8)
+    views = augmented_views(image, mask, np.zeros_like(mask), recipe, rng(1))
+    outside = views.image[..., 0] < 100
+    assert 0.6 < outside.mean() < 0.85  # half as wide and half as high
+    assert (outside == views.void.astype(bool)).mean() > 0.97
+    assert not views.void[views.mask > 0].any()

@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", ["dextr-3", "dextr-4", "dextr-6", "dextr-7"])
+@pytest.mark.parametrize(
+    "table", ["dextr-3", "dextr-4", "dextr-6", "dextr-7", "dextr-8", "dextr-9", "itis-2", "itis-fig6"]
+)
 def test_every_row_of_a_table_runs_and_its_report_holds_what_the_records_say(here, table):
     reproduce.main([table, *SHRUNK])
     report = report_of(here, table)
