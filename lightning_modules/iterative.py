@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import cv2
@@ -91,7 +92,6 @@ class EpochMemory(FreshClicks):
         self.memory = ClickMemory(masks=masks)
         self._held: list[Remembered | None] = []
         self._noted: Future | None = None
-        self._pool, self._notes = ThreadPoolExecutor(_threads()), ThreadPoolExecutor(1)
 
     def resets(self, object_id: int, epoch: int) -> bool:
         """Whether an object begins anew in this epoch."""
@@ -114,7 +114,7 @@ class EpochMemory(FreshClicks):
         """
         seen = Seen.of(batch, start.points, logits)
         finite = torch.isfinite(logits).flatten(1).all(1).cpu().numpy()
-        self._noted = self._notes.submit(self._note, seen, self._held, finite, epoch)
+        self._noted = _notes().submit(self._note, seen, self._held, finite, epoch)
 
     def settle(self) -> None:
         """Wait until what the last step learned is in memory."""
@@ -166,14 +166,14 @@ class EpochMemory(FreshClicks):
                 full = coco_mask.decode({"size": sizes[i].tolist(), "counts": held.mask})
                 masks[i, 0] = geometry.warp(full, to_crop[i], batch.size, "nearest")
 
-        list(self._pool.map(bring, range(len(batch))))
+        list(_pool().map(bring, range(len(batch))))
         return torch.from_numpy(masks).to(batch.image.device)
 
     def _note(self, seen: Seen, held: list[Remembered | None], finite: NDArray, epoch: int) -> None:
         draws = [rng(self.seed, epoch, int(key), DRAW) for key in seen.object_id]
-        clicks = seen.next_clicks(self.rule, draws, self._pool)
-        learned = list(self._pool.map(lambda i: seen.in_image(i, held[i], clicks[i]), np.flatnonzero(finite)))
-        masks = list(self._pool.map(seen.run_lengths, np.flatnonzero(finite))) if self.masks else None
+        clicks = seen.next_clicks(self.rule, draws, _pool())
+        learned = list(_pool().map(lambda i: seen.in_image(i, held[i], clicks[i]), np.flatnonzero(finite)))
+        masks = list(_pool().map(seen.run_lengths, np.flatnonzero(finite))) if self.masks else None
         self.memory.note(epoch, seen.object_id[finite], learned, masks)
 
 
@@ -192,7 +192,6 @@ class WithinBatch(FreshClicks):
 
     def __init__(self, most: int = 3, rule: str = "ritm_training", masks: bool = False, seed: int = 0) -> None:
         self.most, self.rule, self.masks, self.seed = most, rule, masks, seed
-        self._pool = ThreadPoolExecutor(_threads())
 
     def before(self, batch: Batch, epoch: int, step: int, segment: Segment) -> Start:
         """The simulated clicks and those of the rounds."""
@@ -203,7 +202,7 @@ class WithinBatch(FreshClicks):
             logits = segment(batch.image, start.points, start.masks)
             seen = Seen.of(batch, start.points, logits)
             draws = [rng(self.seed, epoch, int(key), n, DRAW) for key in seen.object_id]
-            clicks = seen.next_clicks(self.rule, draws, self._pool)
+            clicks = seen.next_clicks(self.rule, draws, _pool())
             masks = (logits > 0).to(torch.int8) if self.masks else None
             start = Start(appended(start.points, clicks), masks)
         return start
@@ -279,5 +278,13 @@ def appended(points: Points, clicks: list[Click | None]) -> Points:
     )
 
 
-def _threads() -> int:
-    return min(8, os.cpu_count() or 1)
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The simulated users' threads. They belong to the process: a module that held them could not be copied."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+
+@cache
+def _notes() -> ThreadPoolExecutor:
+    """One thread that waits for the others' clicks while the step goes on."""
+    return ThreadPoolExecutor(1)

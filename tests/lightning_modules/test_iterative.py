@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -463,3 +466,8 @@ def test_fresh_clicks_are_those_of_the_data_in_every_epoch():
         assert start.masks is None
         assert iteration.state_dict() == {}
     iteration.load_state_dict({})
+
+
+def test_an_iteration_can_be_copied_and_sent_to_another_process():
+    for iteration in (EpochMemory(), WithinBatch(), FreshClicks()):
+        assert type(pickle.loads(pickle.dumps(copy.deepcopy(iteration)))) is type(iteration)
