@@ -39,7 +39,7 @@ PRINTED = [
     ("itis-1-right", "Graph cut", "grabcut", ">20"),
     ("itis-2", "ITIS-VOS", "click_10", 82.8),
     ("itis-fig5", "Gaussian + iterative + mask", "value", 3.7),
-    ("itis-fig4", "cluster sampling", "value", None),
+    ("itis-fig4", "cluster sampling", "clicks_5", None),
     ("exits-1", "EXITS, ResNet-50", "ret_val", 96.3),
     ("exits-4", "EXITS", "miou_separated_coco", 66.6),
     ("exits-6", "without point dropout", "ap75", 40.4),
