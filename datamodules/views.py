@@ -199,7 +199,7 @@ def _with_outside(void: NDArray, to_crop: NDArray, image_size: tuple[int, int], 
     height, width = void.shape
     corners = np.array([[x, y] for x in (0, width - 1) for y in (0, height - 1)])
     places = geometry.apply(cv2.invertAffineTransform(to_crop), corners)
-    inside = (places > -1) & (places < np.array(image_size[::-1]))
+    inside = (places >= -0.5) & (places <= np.array(image_size[::-1]) - 0.5)
     if recipe.view != "window" or inside.all():
         return void
     return void | (1 - geometry.warp(np.ones(image_size, np.uint8), to_crop, (height, width), "nearest"))

@@ -27,7 +27,7 @@ from experiments.nodes import Node
 from experiments.object_rows import describe, merge_rows, summarise
 from experiments.runs import RunFolder
 from experiments.scorer import Scorer, sample_recipe, stretched
-from experiments.training import build_part
+from experiments.training import build_part, without_hints
 from lightning_modules.metrics import error_rate, threshold_sweep
 
 __all__ = ["ObjectScorer", "evaluate", "load_model", "sample_recipe", "stretched"]
@@ -125,12 +125,13 @@ def evaluate(node: Node, folder: RunFolder, title: str) -> None:
         raise ValueError(f"no evaluation.protocol {scoring['protocol']!r}; there are: {', '.join(SCORERS)}")
     scorer = SCORERS[scoring["protocol"]](load_model(parent, parent.folder), index, node.config, folder.path)
     settings = node.config["trainer"]
-    trainer = Trainer(
-        accelerator=settings["accelerator"], devices=settings["devices"], num_nodes=settings["num_nodes"],
-        strategy=settings["strategy"], precision=settings["precision"], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-    )  # fmt: skip
-    trainer.test(scorer, verbose=False)
+    with without_hints():
+        trainer = Trainer(
+            accelerator=settings["accelerator"], devices=settings["devices"], num_nodes=settings["num_nodes"],
+            strategy=settings["strategy"], precision=settings["precision"], logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        )  # fmt: skip
+        trainer.test(scorer, verbose=False)
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return

@@ -25,7 +25,7 @@ NOT_IDENTITY = {
     "trainer": ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "sync_batchnorm"),
     "data": ("workers", "root", "val", "val_batch_size"),
     "evaluation": ("test", "batch_size"),
-    "weights": ("loss", "optimizer", "schedule", "head_lr_factor", "corrections", "jitter"),
+    "weights": ("loss", "optimizer", "schedule", "head_lr_factor", "iteration", "corrections", "jitter"),
 }
 TEST_ONLY = ("test_points", "test_interpolation", "test_view", "long_side")  # of a sample: they belong to evaluations
 

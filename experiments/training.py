@@ -143,17 +143,26 @@ def join_logs(folder: Path) -> None:
         writer.writerows(rows[step] for step in sorted(rows))
 
 
+@contextlib.contextmanager
+def without_hints() -> Iterator[None]:
+    """Leave out Lightning's advice about what is meant to be as it is."""
+    hints = [
+        ".*Checkpoint directory .* exists and is not empty.*", ".*does not have many workers.*",
+        ".*your dataloader is not resumable.*",  # the sampler is
+        ".*`srun` command is available.*", ".*GPU available but not used.*",
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        for hint in hints:
+            warnings.filterwarnings("ignore", message=hint)
+        yield
+
+
 def train(node: Node, folder: RunFolder, title: str) -> None:
     """Train a node to its end, from its last checkpoint where there is one; write weights.pt and record.json."""
     started = time.perf_counter()
     last = folder.path / "last.ckpt"
     minutes = float(os.environ.get("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # the sampler is
-        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    with without_hints():
         cli = instantiate(
             node.config,
             logger=loggers(node.config, folder.path),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -12,13 +11,13 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
-from datamodules.clicks.corrective import boundary_error, next_clicks
+from datamodules.clicks.corrective import boundary_error
 from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import EXTREME_KINDS, Points
 from datamodules.keys import rng
-from lightning_modules.iterative import Seen, appended
+from lightning_modules.iterative import Seen, appended, as_tested
 from lightning_modules.metrics import crop_iou
-from lightning_modules.schedules import Constant
+from lightning_modules.schedules import Constant, stepped
 
 BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again
 
@@ -86,23 +85,15 @@ class DEXTR(LightningModule):
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
         return loss
 
-    @torch.no_grad()
     def corrected(self, batch: Batch, clicks: Points, number: int = 0) -> Points:
         """These clicks and each object's next one, padding where its prediction has no error.
 
         The prediction is what a user would see: the network is in eval mode, so that no batch statistics learn from it.
         """
-        training = self.network.training
-        self.network.eval()
-        seen = Seen.of(batch, clicks, self(batch.image, clicks))
-        self.network.train(training)
+        with as_tested(self.network):
+            seen = Seen.of(batch, clicks, self(batch.image, clicks))
         draws = [rng(self.trainer.global_step, int(key), number) for key in seen.object_id]
-        voids = [void if void.any() else None for void in seen.void]
-        earlier = [seen.clicks(i) for i in range(len(batch))]
-        rule = partial(boundary_error, jitter=self.jitter)
-        with ThreadPoolExecutor(4) as pool:
-            found = next_clicks(rule, list(seen.mask), list(seen.prediction), voids, earlier, draws, pool)
-        return appended(clicks, found)
+        return appended(clicks, seen.next_clicks(partial(boundary_error, jitter=self.jitter), draws))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Progress on the crop's grid; tables are made from rows, pasted into the full image."""
@@ -117,9 +108,7 @@ class DEXTR(LightningModule):
         head = [p for p in self.network.parameters() if p.requires_grad and id(p) not in known]
         optimizer = self.optimizer([{"params": backbone}, {"params": head}])
         optimizer.param_groups[1]["lr"] *= self.head_lr_factor
-        steps = self.trainer.estimated_stepping_batches
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step / steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return stepped(optimizer, self.schedule, self.trainer)
 
     def start(self, image: Tensor, points: Points) -> Tensor:
         """Nothing can be computed before the clicks, which enter at the first layer: the state is the image."""

@@ -6,8 +6,9 @@ own errors, found by a click rule on the crop's grid, in a thread pool, after th
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules import geometry
 from datamodules.batch import Batch
-from datamodules.clicks.corrective import RULES, Click, next_clicks
+from datamodules.clicks.corrective import RULES, Click, ClickRule, next_clicks
 from datamodules.clicks.points import PointKind, Points
 from datamodules.keys import rng
 from lightning_modules.click_memory import ClickMemory, Remembered
@@ -171,7 +172,7 @@ class EpochMemory(FreshClicks):
 
     def _note(self, seen: Seen, held: list[Remembered | None], finite: NDArray, epoch: int) -> None:
         draws = [rng(self.seed, epoch, int(key), DRAW) for key in seen.object_id]
-        clicks = seen.next_clicks(self.rule, draws, _pool())
+        clicks = seen.next_clicks(RULES[self.rule], draws)
         learned = list(_pool().map(lambda i: seen.in_image(i, held[i], clicks[i]), np.flatnonzero(finite)))
         masks = list(_pool().map(seen.run_lengths, np.flatnonzero(finite))) if self.masks else None
         self.memory.note(epoch, seen.object_id[finite], learned, masks)
@@ -202,7 +203,7 @@ class WithinBatch(FreshClicks):
             logits = segment(batch.image, start.points, start.masks)
             seen = Seen.of(batch, start.points, logits)
             draws = [rng(self.seed, epoch, int(key), n, DRAW) for key in seen.object_id]
-            clicks = seen.next_clicks(self.rule, draws, _pool())
+            clicks = seen.next_clicks(RULES[self.rule], draws)
             masks = (logits > 0).to(torch.int8) if self.masks else None
             start = Start(appended(start.points, clicks), masks)
         return start
@@ -235,11 +236,11 @@ class Seen:
         """(K, 2) the clicks of one object, without padding."""
         return self.xy[i][self.kinds[i] != PointKind.PADDING]
 
-    def next_clicks(self, rule: str, draws: list[np.random.Generator], pool: ThreadPoolExecutor) -> list[Click | None]:
-        """One click per object, None where nothing is to be corrected."""
+    def next_clicks(self, rule: ClickRule, draws: list[np.random.Generator] | None = None) -> list[Click | None]:
+        """One click per object, None where nothing is to be corrected; without draws the first of equal pixels."""
         voids = [void if void.any() else None for void in self.void]
         earlier = [self.clicks(i) for i in range(len(self.object_id))]
-        return next_clicks(RULES[rule], list(self.mask), list(self.prediction), voids, earlier, draws, pool)
+        return next_clicks(rule, list(self.mask), list(self.prediction), voids, earlier, draws, _pool())
 
     def in_image(
         self, i: int, held: Remembered | None, click: Click | None
@@ -278,6 +279,19 @@ def appended(points: Points, clicks: list[Click | None]) -> Points:
     return replace(
         points, xy=torch.cat([points.xy, more_xy], dim=1), kinds=torch.cat([points.kinds, more_kinds], dim=1)
     )
+
+
+@contextlib.contextmanager
+def as_tested(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode and without gradients; afterwards every part is in its own mode, frozen ones too."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _at_least_half(plane: Tensor) -> Tensor:

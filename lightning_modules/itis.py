@@ -15,7 +15,7 @@ from datamodules.clicks.corrective import RULES
 from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.mask_distance import MaskDistance
 from datamodules.clicks.points import Points
-from lightning_modules.iterative import FreshClicks, Seen, appended
+from lightning_modules.iterative import FreshClicks, Seen, appended, as_tested
 from lightning_modules.metrics import crop_iou
 from lightning_modules.schedules import Constant, stepped
 
@@ -76,16 +76,10 @@ class ITIS(LightningModule):
         self.log_dict({"train/loss": loss, "train/clicks": clicks}, batch_size=len(batch), prog_bar=True)
         return loss
 
-    @torch.no_grad()
     def segment(self, image: Tensor, points: Points, masks: Tensor | None = None) -> Tensor:
         """One logit (B, 1, H, W) per pixel as the trained network would give it, in the middle of a training step."""
-        modes = [(module, module.training) for module in self.network.modules()]  # frozen parts have one of their own
-        self.network.eval()
-        try:
+        with as_tested(self.network):
             return margin(self(image, points, masks))
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
     def on_train_epoch_end(self) -> None:
         """Another process may see an object next: exchange what was learned."""
@@ -106,11 +100,7 @@ class ITIS(LightningModule):
         state, mask = self.start(batch.image, points), None
         for click in range(1, VALIDATION_CLICKS + 1):
             prediction = torch.full_like(batch.mask, -1.0, dtype=torch.float32) if mask is None else mask - 0.5
-            seen = Seen.of(batch, points, prediction)
-            found = [
-                RULES["itis"](seen.mask[i], seen.prediction[i], seen.void[i], seen.clicks(i)) for i in range(len(batch))
-            ]
-            points = appended(points, found)
+            points = appended(points, Seen.of(batch, points, prediction).next_clicks(RULES["itis"]))
             logits, state = self.predict(state, points, mask)
             mask = (logits > 0).float()
             if click in (1, VALIDATION_CLICKS):
