@@ -25,7 +25,12 @@ class SampleRecipe:
         long_side: whole images with a longer side than this are made smaller; 0 leaves them as they are.
         geometry: `fused`, one affine map from image to crop; or `chain`, the published steps one by one: flip and warp
             the whole float image, crop it, resize the crop. Evaluation always runs the chain, without augmentation.
-        interpolation: of images; masks are nearest.
+        interpolation: of images in the crop's resize, or in the fused map.
+        warp_interpolation: of images in the chain's flip, scale and rotate, when it is another than that.
+        masks: `hard`, nearest; or `soft`: the crop of mask and void is resized linearly as in IOG's code, so that they
+            are float32 of 0..1 and whoever reads them says from which value on. Points are simulated where it is > 0.5.
+        void_band: pixels of the image on either side of the object's boundary that training leaves without label, as
+            IOG does on COCO; the paper gives no width.
         flip, rotation, scale: probability; degrees either way; range of the factor. All drawn per object and epoch.
         train_points, test_points: what the user clicks before the first prediction.
         transforms: albumentations transforms (class_path and init_args) on the crop and its masks, after the geometry.
@@ -43,6 +48,9 @@ class SampleRecipe:
     geometry: Literal["fused", "chain"] = "fused"
     interpolation: Literal["linear", "cubic"] = "linear"
     test_interpolation: Literal["linear", "cubic"] = "cubic"
+    warp_interpolation: Literal["linear", "cubic"] | None = None
+    masks: Literal["hard", "soft"] = "hard"
+    void_band: int = 0
     flip: float = 0.5
     rotation: float = 20.0
     scale: tuple[float, float] = (0.75, 1.25)

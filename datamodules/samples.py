@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
@@ -9,7 +10,8 @@ from torch.utils.data import Dataset
 
 from datamodules import geometry
 from datamodules.batch import FullMask, Sample
-from datamodules.clicks.points import Clicked, NoPoints
+from datamodules.clicks.distance import CROSS
+from datamodules.clicks.points import Clicked, NoPoints, Target
 from datamodules.images import read_image
 from datamodules.index import ObjectIndex
 from datamodules.keys import rng, seed_of
@@ -42,9 +44,11 @@ class ObjectSamples(Dataset):
             raise ValueError(f"{self.index.image_path(i)} is {image.shape[:2]}, its mask {full} (H, W)")
         void = np.zeros(full, np.uint8) if void is None else void
         if self.train:
+            void = void | boundary_band(mask, self.recipe.void_band) if self.recipe.void_band else void
             views = augmented_views(image, mask, void, self.recipe, draw)
         else:
-            views = evaluation_views(image, mask, void, self.recipe)
+            drawn = self.recipe.test_points.box(self.index.native_id[i])
+            views = evaluation_views(image, mask, void, self.recipe, drawn)
         others = self._others(i, views, full) if "others" in self.recipe.extras else None
         if self._transforms is not None:
             views, others = transformed(self._transforms, seed_of(self.seed, epoch, object_id, 1), views, others)
@@ -75,13 +79,20 @@ class ObjectSamples(Dataset):
         """The clicks on the crop's grid; an object too thin for it keeps those of its `whole` mask, where given."""
         rule = self.recipe.train_points if self.train else self.recipe.test_points
         full = (int(self.index.image_size[self.index.image[i], 0]), int(self.index.image_size[self.index.image[i], 1]))
+        native_id = self.index.native_id[i]
         if views.mask.any():
-            void = views.void if views.void.any() else None
-            return rule(views.mask, draw, void, lambda: self._others(i, views, full) if others is None else others)
+            target = Target(
+                hard(views.mask),
+                hard(views.void) if views.void.any() else None,
+                lambda: self._others(i, views, full) if others is None else others,
+                native_id,
+                views.to_crop,
+            )
+            return rule(target, draw)
         if whole is not None:
-            points, kinds = rule(whole, draw)
+            points, kinds = rule(Target(whole, native_id=native_id), draw)
             return geometry.apply(views.to_crop, points).astype(np.float32), kinds
-        return NoPoints()(views.mask, draw)  # moved out of the frame: an empty map
+        return NoPoints()(Target(views.mask), draw)  # moved out of the frame: an empty map
 
     def _others(self, i: int, views: Views, full: tuple[int, int]) -> NDArray[np.uint8]:
         """Label map of the image's other objects on the crop's grid: 1, 2, ... in the order of the index."""
@@ -91,6 +102,23 @@ class ObjectSamples(Dataset):
             labels[self.index.read_mask(other).mask > 0] = min(label, 255)
         size = (int(views.mask.shape[0]), int(views.mask.shape[1]))
         return geometry.warp(labels, views.to_crop, size, "nearest")
+
+
+def boundary_band(mask: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """1 at pixels within `width` (city-block distance) of the boundary of a mask (H, W), on both of its sides.
+
+    The edge of the image is no boundary.
+    """
+    grown = cv2.dilate(mask, CROSS, iterations=width)
+    return grown - cv2.erode(mask, CROSS, iterations=width)
+
+
+def hard(mask: NDArray) -> NDArray[np.uint8]:
+    """A mask on the crop's grid as 0 and 1: where it is above one half, or above 0 where a soft one nowhere is."""
+    if mask.dtype == np.uint8:
+        return mask
+    above = mask > 0.5
+    return (above if above.any() else mask > 0).astype(np.uint8)
 
 
 def _encode(mask: NDArray[np.uint8]) -> dict:

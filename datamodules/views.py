@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from datamodules import geometry
 from datamodules.clicks.extreme import tight_box
 from datamodules.recipe import SampleRecipe
+
+Resize = Callable[[NDArray, tuple[int, int]], NDArray]
 
 
 def view_box(box: NDArray, image_size: tuple[int, int], recipe: SampleRecipe) -> NDArray[np.int64]:
@@ -99,9 +103,28 @@ def _box_through(mask: NDArray, matrix: NDArray) -> NDArray[np.int64] | None:
     return None if box is None else box + np.tile(first, 2)
 
 
-def evaluation_views(image: NDArray, mask: NDArray, void: NDArray, recipe: SampleRecipe) -> Views:
-    """The published test-time chain, without augmentation: the crop, or the whole image as it is (or made smaller)."""
-    box = tight_box(mask)
+def resized_mask(mask: NDArray, size: tuple[int, int], recipe: SampleRecipe) -> NDArray:
+    """A crop of a mask, or of void, on the grid of `size`: 0 and 1, or float32 in between where the recipe is soft."""
+    if recipe.masks == "hard":
+        return geometry.resize(mask, size, "nearest")
+    return geometry.resize(mask.astype(np.float32), size, "linear")
+
+
+def warped_mask(mask: NDArray, matrix: NDArray, size: tuple[int, int], recipe: SampleRecipe) -> NDArray:
+    """The same through a matrix from the image to the grid."""
+    if recipe.masks == "hard":
+        return geometry.warp(mask, matrix, size, "nearest")
+    return geometry.warp(mask.astype(np.float32), matrix, size, "linear")
+
+
+def evaluation_views(
+    image: NDArray, mask: NDArray, void: NDArray, recipe: SampleRecipe, drawn: NDArray[np.int64] | None = None
+) -> Views:
+    """The published test-time chain, without augmentation: the crop, or the whole image as it is (or made smaller).
+
+    The crop is around the `drawn` box where a user has made one, else around the mask's own.
+    """
+    box = tight_box(mask) if drawn is None else drawn
     if recipe.test_view == "whole_image":
         full = (int(mask.shape[0]), int(mask.shape[1]))
         size, crop_box = size_within(full, recipe.long_side), whole_box(full)
@@ -113,8 +136,8 @@ def evaluation_views(image: NDArray, mask: NDArray, void: NDArray, recipe: Sampl
     size = (recipe.size, recipe.size)
     return Views(
         crop_image(image, crop_box, recipe),
-        geometry.resize(geometry.crop(mask, crop_box), size, "nearest"),
-        geometry.resize(geometry.crop(void, crop_box), size, "nearest"),
+        resized_mask(geometry.crop(mask, crop_box), size, recipe),
+        resized_mask(geometry.crop(void, crop_box), size, recipe),
         geometry.box_to_grid(crop_box, size),
         crop_box,
         box,
@@ -143,7 +166,7 @@ def augmented_views(
         image = image.astype(np.float32)
         if flipped:
             image, mask, void = (np.ascontiguousarray(array[:, ::-1]) for array in (image, mask, void))
-        image = geometry.warp(image, matrix, full, recipe.interpolation)
+        image = geometry.warp(image, matrix, full, recipe.warp_interpolation or recipe.interpolation)
         mask, void = (geometry.warp(array, matrix, full, "nearest") for array in (mask, void))
     if flipped:
         matrix = geometry.compose(matrix, geometry.flip_matrix(full[1]))
@@ -159,19 +182,21 @@ def augmented_views(
     to_crop = geometry.compose(grid, matrix)
     if not chain:
         image = geometry.warp(image, to_crop, size, recipe.interpolation)
-        mask = geometry.warp(mask, to_crop, size, "nearest")
-        void = geometry.warp(void, to_crop, size, "nearest") if void.any() else np.zeros(size, np.uint8)
+        mask = warped_mask(mask, to_crop, size, recipe)
+        void = warped_mask(void, to_crop, size, recipe) if void.any() else np.zeros(size, mask.dtype)
         return Views(image, mask, _with_outside(void, to_crop, full, recipe), to_crop, crop_box, box)
 
-    def cut(array: NDArray, interpolation: str) -> NDArray:
+    def cut(array: NDArray, resized: Resize) -> NDArray:
         if scaled is None:
-            return geometry.resize(geometry.crop(array, crop_box), size, interpolation)
+            return resized(geometry.crop(array, crop_box), size)
         x, y = -grid[:, 2] + 0.5 * (grid.diagonal() - 1)  # of the window in the scaled image, both whole numbers
         first = np.round([x, y]).astype(np.int64)
         window = np.concatenate([first, first + recipe.size - 1])
-        return geometry.crop(geometry.resize(array, scaled, interpolation), window)
+        return geometry.crop(resized(array, scaled), window)
 
-    image, mask, void = cut(image, recipe.interpolation), cut(mask, "nearest"), cut(void, "nearest")
+    soft = partial(resized_mask, recipe=recipe)
+    image = cut(image, partial(geometry.resize, interpolation=recipe.interpolation))
+    mask, void = cut(mask, soft), cut(void, soft)
     if seen is None and recipe.view == "crop":  # the published crop of an object that left the frame is black
         image, void = np.zeros_like(image), np.zeros_like(void)
     return Views(image, mask, _with_outside(void, to_crop, full, recipe), to_crop, crop_box, box)
@@ -202,7 +227,7 @@ def _with_outside(void: NDArray, to_crop: NDArray, image_size: tuple[int, int], 
     inside = (places >= -0.5) & (places <= np.array(image_size[::-1]) - 0.5)
     if recipe.view != "window" or inside.all():
         return void
-    return void | (1 - geometry.warp(np.ones(image_size, np.uint8), to_crop, (height, width), "nearest"))
+    return np.maximum(void, 1 - geometry.warp(np.ones(image_size, np.uint8), to_crop, (height, width), "nearest"))
 
 
 def plain_grid(mask: NDArray, recipe: SampleRecipe) -> NDArray[np.float64]:

@@ -83,7 +83,7 @@ def _test(evaluation: Node) -> list[Choice]:
     corrected = {None: "as many as the clicks allow", 0: "none"}.get(clicks["corrections"])
     counted = "" if objects is None else f", {objects:,} objects"
     targets = ", ".join(f"{100 * target:g}" for target in clicks["targets"])
-    inside = "dropped outside of the object's own box" if clicks["box"] == "tight" else "kept wherever it is"
+    inside = "dropped outside of the object's own box" if scoring["box"] == "tight" else "kept wherever it is"
     return [
         Choice("objects", f"{', '.join(map(_data_set, scoring['test']))}{counted}",
                " and ".join([*record.get("left_out", ())]) + " left out" if record.get("left_out") else ""),

@@ -34,7 +34,7 @@ from datamodules.index import ObjectIndex
 from datamodules.keys import rng
 from experiments.compose import Tree
 from experiments.figures import contact_sheet, overlay, save_picture
-from experiments.scorer import Scorer, stretched
+from experiments.scorer import Scorer, stretched, tight
 from experiments.simulated_user import SimulatedUser
 from lightning_modules.click_metrics import noc
 from lightning_modules.interactive import Interactive
@@ -193,7 +193,7 @@ class ClickScorer(Scorer):
             self.evaluation["threshold"],
             self.evaluation.get("paste", "cubic"),
             self.evaluation["stretch"],
-            tight=clicks["box"] == "tight",
+            tight=tight(self.evaluation),
         )
         bare = len(index) - int(np.count_nonzero(index.start_file >= 0))
         if clicks["start"] == "mask" and bare:
@@ -204,7 +204,7 @@ class ClickScorer(Scorer):
 
     @property
     def columns(self) -> list[str]:
-        """Names of the row's values; `first` counts the points before the first mask."""
+        """Names of the row's values; `first` counts the clicks before the first mask."""
         targets = [f"noc@{target:g}" for target in self.clicks["targets"]]
         start = ["iou_0"] if self.clicks["start"] == "mask" else []
         curve = [f"iou_{t}" for t in range(1, self.clicks["most"] + 1)]
@@ -224,7 +224,7 @@ class ClickScorer(Scorer):
             ious = [*([] if user.start_iou is None else [user.start_iou]), *curve]
             per_call = user.seconds_network / max(1, user.network_calls)
             rows.append([
-                *self.description(position), len(user.first), *ious, *needed, round(per_call, 5), round(other, 5),
+                *self.description(position), user.first_clicks, *ious, *needed, round(per_call, 5), round(other, 5),
                 user.written(),
             ])  # fmt: skip
             if position in self.pictured:
@@ -249,7 +249,7 @@ class ClickScorer(Scorer):
             draws=lambda t: rng(self.seed, object_id, t, CLICK_DRAWS) if self.draws else None,
         )
         if position in self.pictured:
-            user.keep_pictures((len(user.first), *PICTURED_CLICKS))
+            user.keep_pictures((user.first_clicks, *PICTURED_CLICKS))
         return user
 
     def _picture(self, position: int, user: SimulatedUser, curve: Sequence[float]) -> None:
@@ -271,13 +271,11 @@ def checked(config: Tree) -> Tree:
     clicks: Tree | None = config["evaluation"].get("clicks")
     if clicks is None:
         raise ValueError(
-            f"recipe {config['method']} has no section evaluation.clicks (rule, most, corrections, start, targets, "
-            "box): a run of it cannot be evaluated by clicks"
+            f"recipe {config['method']} has no section evaluation.clicks (rule, most, corrections, start, targets): "
+            "a run of it cannot be evaluated by clicks"
         )
-    allowed = {"start": ("nothing", "mask"), "box": ("tight", "crop")}
-    for name, values in allowed.items():
-        if clicks[name] not in values:
-            raise ValueError(f"evaluation.clicks.{name} is {clicks[name]!r}; there are: {', '.join(values)}")
+    if clicks["start"] not in ("nothing", "mask"):
+        raise ValueError(f"evaluation.clicks.start is {clicks['start']!r}; there are: nothing, mask")
     if clicks["most"] < 1 or (clicks["corrections"] or 0) < 0:
         raise ValueError(f"evaluation.clicks needs at least one click, got most {clicks['most']}, corrections "
                          f"{clicks['corrections']}")  # fmt: skip

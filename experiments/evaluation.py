@@ -26,7 +26,7 @@ from experiments.figures import overlay, save_picture
 from experiments.nodes import Node
 from experiments.object_rows import describe, merge_rows, summarise
 from experiments.runs import RunFolder
-from experiments.scorer import Scorer, sample_recipe, stretched
+from experiments.scorer import Scorer, sample_recipe, stretched, tight
 from experiments.training import build_part, without_hints
 from lightning_modules.metrics import error_rate, threshold_sweep
 
@@ -51,6 +51,7 @@ class ObjectScorer(Scorer):
         super().__init__(model, index, config, folder)
         thresholds = {*self.evaluation["thresholds"], self.evaluation["threshold"]}
         self.thresholds = np.array(sorted(thresholds), np.float32)
+        self.tight = tight(self.evaluation)
 
     @property
     def columns(self) -> list[str]:
@@ -74,13 +75,14 @@ class ObjectScorer(Scorer):
         mask = coco_mask.decode(encoded.mask)
         void = None if encoded.void is None else coco_mask.decode(encoded.void)
         crop_box, box = batch.crop_box[i].cpu().numpy(), batch.box[i].cpu().numpy()
-        window = geometry.window_in_image(crop_box, box, mask.shape)
+        window = geometry.window_in_image(crop_box, box if self.tight else None, mask.shape)
         assert window is not None  # the object's own box lies in its image
         pasted = geometry.window_of(probability, crop_box, window)
         if self.evaluation["stretch"]:
             pasted = stretched(pasted, beyond=pasted.size < mask.size)
         inside = None if void is None else void[window]
-        ious = threshold_sweep(pasted, mask[window], inside, self.thresholds)
+        outside = _labelled(mask, void) - _labelled(mask[window], inside)  # 0 unless a user's box cuts the object off
+        ious = threshold_sweep(pasted, mask[window], inside, self.thresholds, outside)
         iou = ious[np.searchsorted(self.thresholds, np.float32(self.evaluation["threshold"]))]
         error: float | str = ""
         if self.evaluation["protocol"] == "grabcut_error":
@@ -109,6 +111,11 @@ class ObjectScorer(Scorer):
         points = geometry.apply(to_image, batch.points[i].cpu().numpy()[batch.clicks.valid[i].cpu().numpy()])
         picture = overlay(read_image(self.index.image_path(position)), prediction, points, truth=mask)
         save_picture(picture, self.picture_file(position, iou))
+
+
+def _labelled(mask: NDArray, void: NDArray | None) -> int:
+    """How many pixels of an object are labelled."""
+    return int(np.count_nonzero(mask if void is None else mask.astype(bool) & (void == 0)))
 
 
 SCORERS: dict[str, type[Scorer]] = {"object_iou": ObjectScorer, "grabcut_error": ObjectScorer, "clicks": ClickScorer}

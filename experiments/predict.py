@@ -29,7 +29,7 @@ from torch import Tensor
 
 from datamodules import geometry
 from datamodules.batch import Sample, collate
-from datamodules.clicks.points import CORRECTIVE_KINDS, EXTREME_KINDS, NoPoints, PointKind, Points
+from datamodules.clicks.points import CORRECTIVE_KINDS, EXTREME_KINDS, NoPoints, PointKind, Points, Target
 from datamodules.images import read_image
 from datamodules.recipe import SampleRecipe
 from datamodules.views import crop_image, size_within, view_box, whole_box
@@ -136,7 +136,15 @@ class Session:
         nothing = np.zeros(size, np.uint8)
         to_crop = geometry.box_to_grid(box, size)
         sample = Sample(
-            shown, nothing, nothing, *NoPoints()(nothing, np.random.default_rng()), to_crop, box, box, full, object_id=0
+            shown,
+            nothing,
+            nothing,
+            *NoPoints()(Target(nothing), np.random.default_rng()),
+            to_crop,
+            box,
+            box,
+            full,
+            object_id=0,
         )
         self._batch = collate([sample])
         self._model, self._points, self._state, self._full = predictor.model, self._batch.clicks, None, full

@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch.utils.data import DataLoader
 
+from datamodules import geometry
 from datamodules.batch import Batch
 from datamodules.index import ObjectIndex
 from datamodules.objects import evaluation_loader
@@ -75,6 +77,25 @@ class Scorer(LightningModule):
         """Close the part."""
         self._file.close()
 
+    def pasted(
+        self, probability: NDArray[np.float32], batch: Batch, i: int
+    ) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+        """The part of its image (rows, columns) that an object's prediction can change, and what it is there."""
+        crop_box, box = batch.crop_box[i].cpu().numpy(), batch.box[i].cpu().numpy()
+        size = (int(batch.image_size[i, 0]), int(batch.image_size[i, 1]))
+        window = geometry.window_in_image(crop_box, box if tight(self.evaluation) else None, size)
+        assert window is not None  # the object's own box lies in its image
+        pasted = geometry.window_of(probability, crop_box, window)
+        if self.evaluation["stretch"]:
+            pasted = stretched(pasted, beyond=pasted.size < size[0] * size[1])
+        return window, pasted
+
+    def clicked(self, batch: Batch, i: int) -> tuple[NDArray[np.float64], list[int]]:
+        """An object's first clicks (K, 2), in pixels of its image, and their kinds."""
+        valid, to_image = batch.clicks.valid[i].cpu().numpy(), cv2.invertAffineTransform(batch.to_crop[i].cpu().numpy())
+        xy, kinds = batch.points[i].cpu().numpy(), batch.point_kinds[i].cpu().numpy()
+        return geometry.apply(to_image, xy[valid]), kinds[valid].tolist()
+
     def position(self, object_id: int) -> int:
         """Where an object stands in the index."""
         return int(self._order[np.searchsorted(self._sorted_ids, object_id)])
@@ -97,6 +118,13 @@ def sample_recipe(config: Tree) -> SampleRecipe:
     """The pre-processing of a composed tree."""
     recipe: SampleRecipe = build_part(SampleRecipe, config["data"]["init_args"]["sample"])
     return recipe
+
+
+def tight(evaluation: Tree) -> bool:
+    """Whether predictions outside of an object's own box are dropped, as published for DEXTR; for IOG they are not."""
+    if evaluation["box"] not in ("tight", "crop"):
+        raise ValueError(f"evaluation.box is {evaluation['box']!r}; there are: tight, crop")
+    return bool(evaluation["box"] == "tight")
 
 
 def stretched(pasted: NDArray[np.float32], beyond: bool) -> NDArray[np.float32]:

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.clicks.corrective import Click, ClickRule
-from datamodules.clicks.points import CORRECTIVE_KINDS, EXTREME_KINDS, PointKind
+from datamodules.clicks.points import CORRECTIVE_KINDS, EXTREME_KINDS, PointKind, clicks_made
 
-SIGNS = {PointKind.POSITIVE: "+", PointKind.NEGATIVE: "-", **dict.fromkeys(EXTREME_KINDS, "e")}
+SIGNS = {
+    PointKind.POSITIVE: "+", PointKind.NEGATIVE: "-", PointKind.INSIDE: "i", PointKind.OUTSIDE: "o",
+    **dict.fromkeys(EXTREME_KINDS, "e"),
+}  # fmt: skip
 
 
 @dataclass
@@ -40,9 +43,10 @@ class SimulatedUser:
     draws: Callable[[int], np.random.Generator | None] = np.random.default_rng
 
     def __post_init__(self) -> None:
-        if len(self.first) > self.most:
+        self.first_clicks = clicks_made(self.first_kinds)
+        if self.first_clicks > self.most:
             raise ValueError(
-                f"the method takes {len(self.first)} points before its first mask, more than the {self.most} clicks of "
+                f"the method takes {self.first_clicks} clicks before its first mask, more than the {self.most} of "
                 "evaluation.clicks.most"
             )
         self.mask = np.ascontiguousarray(self.mask)  # run lengths decode to columns, which cost every pass dearly
@@ -61,7 +65,7 @@ class SimulatedUser:
         self.prediction = np.ascontiguousarray(start > 0).view(np.uint8)
         self.iou = self._iou()
         self.start_iou = None if self.start is None else self.iou
-        self.rounds = len(self.first)  # clicks so far, those included that found nothing to correct
+        self.rounds = self.first_clicks  # clicks so far, those included that found nothing to correct
         self.ious: list[float] = [self.start_iou or 0.0] * max(0, self.rounds - 1)
         self.pictures: dict[int, tuple[NDArray[np.uint8], int, float]] = {}
         self._kept: Sequence[int] = ()
@@ -70,7 +74,7 @@ class SimulatedUser:
     @property
     def may_click(self) -> bool:
         """Whether a round is left in which the mask may still change."""
-        corrected = self.rounds - len(self.first)
+        corrected = self.rounds - self.first_clicks
         allowed = self.rounds < self.most and (self.corrections is None or corrected < self.corrections)
         return allowed and self.iou < 1
 
@@ -98,7 +102,7 @@ class SimulatedUser:
         return self.ious + [held] * (self.most - len(self.ious))
 
     def written(self) -> str:
-        """The clicks as a row holds them, `x,y,+ x,y,- ...`; extreme points have an `e`."""
+        """The clicks as a row holds them, `x,y,+ x,y,- ...`; `e` are extreme points, `i` and `o` inside and outside ones."""
         return " ".join(f"{x},{y},{SIGNS.get(kind, '?')}" for (x, y), kind in zip(self.clicks, self.kinds))
 
     def keep_pictures(self, rounds: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from datamodules.clicks.points import EXTREME_KINDS, Points
 from datamodules.keys import rng
 from lightning_modules.iterative import Seen, appended, as_tested
 from lightning_modules.metrics import crop_iou
-from lightning_modules.schedules import Constant, stepped
+from lightning_modules.schedules import Constant, backbone_and_head, stepped
 
 BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again
 
@@ -103,11 +103,7 @@ class DEXTR(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The head's parameters at `head_lr_factor` times the rate; the schedule is stepped after each update."""
-        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]  # type: ignore[union-attr]
-        known = {id(p) for p in self.network.backbone.parameters()}  # type: ignore[union-attr]
-        head = [p for p in self.network.parameters() if p.requires_grad and id(p) not in known]
-        optimizer = self.optimizer([{"params": backbone}, {"params": head}])
-        optimizer.param_groups[1]["lr"] *= self.head_lr_factor
+        optimizer = backbone_and_head(self.optimizer, self.network, self.head_lr_factor)
         return stepped(optimizer, self.schedule, self.trainer)
 
     def start(self, image: Tensor, points: Points) -> Tensor:

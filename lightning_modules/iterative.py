@@ -227,7 +227,7 @@ class Seen:
         """Logits are (B, 1, H, W); an object is where they are above 0."""
         planes: list[Any] = [
             plane[:, 0].cpu().numpy().view(np.uint8)
-            for plane in (_at_least_half(batch.mask), _at_least_half(batch.void), logits.detach() > 0)
+            for plane in (_above_half(batch.mask), _above_half(batch.void), logits.detach() > 0)
         ]
         tensors = (points.xy, points.kinds, batch.to_crop, batch.image_size)
         return cls(batch.object_id.cpu().numpy(), *planes, *(tensor.cpu().numpy() for tensor in tensors))
@@ -294,9 +294,9 @@ def as_tested(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _at_least_half(plane: Tensor) -> Tensor:
-    """Where a plane of 0 and 1, or of anything between, is 0.5 or more; whole numbers stay so, which is much faster."""
-    return plane >= 0.5 if plane.is_floating_point() else plane != 0
+def _above_half(plane: Tensor) -> Tensor:
+    """Where a plane of 0 and 1, or of anything between, is above one half; whole numbers stay, which is much faster."""
+    return plane > 0.5 if plane.is_floating_point() else plane != 0
 
 
 @cache

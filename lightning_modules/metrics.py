@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def crop_iou(prediction: Tensor, mask: Tensor, void: Tensor) -> Tensor:
-    """(B,) IoU on the crop's grid, void left out; 1 where both are empty. Progress only: tables paste back first."""
+def crop_iou(prediction: Tensor, mask: Tensor, void: Tensor, empty: float = 1.0) -> Tensor:
+    """(B,) IoU on the crop's grid, void left out; `empty` where both are. Progress only: tables paste back first."""
     labelled = void <= 0.5
     prediction, mask = prediction.bool() & labelled, (mask >= 0.5) & labelled
     intersection = (prediction & mask).flatten(1).sum(1)
     union = (prediction | mask).flatten(1).sum(1)
-    return torch.where(union > 0, intersection / union.clamp_min(1), torch.ones_like(union, dtype=torch.float32))
+    return torch.where(union > 0, intersection / union.clamp_min(1), torch.full_like(union, empty, dtype=torch.float32))
 
 
 def object_iou(prediction: NDArray, mask: NDArray, void: NDArray | None = None) -> float:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as functions of progress: `schedule(done)` with done in [0, 1] gives a factor."""
+"""Optimisers and their rates; a schedule is a function of progress: `schedule(done)`, done in [0, 1], is a factor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
+from torch import nn
 
 Schedule = Callable[[float], float]
 
@@ -58,6 +59,18 @@ class Steps:
     def __call__(self, done: float) -> float:
         """Factor at this progress."""
         return self.factors[bisect_right(self.at, done)]
+
+
+def backbone_and_head(
+    optimizer: Callable[[Any], torch.optim.Optimizer], network: nn.Module, head_lr_factor: float
+) -> torch.optim.Optimizer:
+    """Two groups of what is trained: the network's `backbone`, and all else at `head_lr_factor` times the rate."""
+    backbone: nn.Module = network.backbone  # type: ignore[assignment]
+    known = {id(p) for p in backbone.parameters()}
+    head = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
+    made = optimizer([{"params": [p for p in backbone.parameters() if p.requires_grad]}, {"params": head}])
+    made.param_groups[1]["lr"] *= head_lr_factor
+    return made
 
 
 def stepped(optimizer: torch.optim.Optimizer, schedule: Schedule, trainer: Trainer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The simulated user's next click: where the prediction is wrong (ITIS, RITM; DEXTR's fifth point).
+"""The simulated user's next click: where the prediction is wrong (ITIS, RITM, IOG; DEXTR's fifth point).
 
 Every rule is a pure function `rule(mask, prediction, void, clicks, draw)` of one object:
 
@@ -216,6 +216,59 @@ def boundary_error(
     return Click(int(point[0]), int(point[1]), True)
 
 
+def thickest_error(
+    mask: NDArray,
+    prediction: NDArray,
+    void: NDArray | None = None,
+    clicks: ArrayLike | None = None,
+    draw: np.random.Generator | None = None,
+) -> Click | None:
+    """IOG's further click: the centre of the largest error (Sec. 3.4), which is its thickest one in the authors' code.
+
+    Missed and invented pixels are one error, and the click is where the largest disc fits into it. The image's edge is
+    no boundary: an error that touches it is clicked in its outermost pixels, unlike IOG's inside point. Earlier clicks
+    do not matter. None without an error. Unlike the code, nothing is an error in void, and the click's sign is that of
+    the clicked pixel; see `thickest_error_as_released`.
+    """
+    return _chosen(thickest_error_candidates(mask, prediction, void), mask, draw)
+
+
+def thickest_error_candidates(mask: NDArray, prediction: NDArray, void: NDArray | None = None) -> Pixels:
+    """All pixels (n, 2) as (x, y), in raster order, that `thickest_error` may click; none without an error.
+
+    Where all pixels are wrong there is no other boundary than the image's edge.
+    """
+    error = error_map(mask, prediction, void)
+    x, y, width, height = cv2.boundingRect(as_bytes(error))
+    left, top = max(x - 1, 0), max(y - 1, 0)
+    part = error[top : y + height + 1, left : x + width + 1]  # the nearest right pixel is never farther out
+    if part.all():
+        depth = Depth(error)
+        return depth.where(depth.squared == depth.maximum)
+    squared = squared_distance(part)
+    return pixels_of((squared == squared.max()) & part, (left, top))
+
+
+def thickest_error_as_released(
+    mask: NDArray,
+    prediction: NDArray,
+    void: NDArray | None = None,
+    clicks: ArrayLike | None = None,
+    draw: np.random.Generator | None = None,
+) -> Click:
+    """`thickest_error` with what the authors' code does, which the published numbers were made with.
+
+    Void counts as any other pixel. Without an error left the click is (0, 0). The sign is that of the transposed pixel:
+    of row x and column y, a slip in the code; where an image that is not square (the code's crops are) has no such
+    pixel, that of the clicked one.
+    """
+    error_map(mask, prediction, void)  # refuses void of another size, too
+    candidates = thickest_error_candidates(mask, prediction)
+    x, y = candidates[0 if draw is None else draw.integers(len(candidates))] if len(candidates) else (0, 0)
+    exists = x < mask.shape[0] and y < mask.shape[1]
+    return Click(int(x), int(y), bool(mask[x, y] if exists else mask[y, x]))
+
+
 RULES: dict[str, ClickRule] = {
     "itis": largest_cluster,
     "ritm": largest_distance,
@@ -223,6 +276,8 @@ RULES: dict[str, ClickRule] = {
     "random": sampled_error,
     "ritm_training": likely_error,
     "boundary": boundary_error,
+    "iog": thickest_error,
+    "iog_code": thickest_error_as_released,
 }
 
 

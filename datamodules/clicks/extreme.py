@@ -6,14 +6,13 @@ of the mask. An empty mask raises ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.clicks.points import EXTREME_KINDS, Clicked, SimulatedPoints
+from datamodules.clicks.points import EXTREME_KINDS, Clicked, SimulatedPoints, Target
 
 
 def tight_box(mask: NDArray) -> NDArray[np.int64]:
@@ -89,16 +88,10 @@ class ExtremePoints(SimulatedPoints):
     def __init__(self, rule: Literal["exact", "band", "jitter"] = "exact", pixels: float = 0.0) -> None:
         self.rule, self.pixels = rule, pixels
 
-    def __call__(
-        self,
-        mask: NDArray[np.uint8],
-        draw: np.random.Generator,
-        void: NDArray[np.uint8] | None = None,
-        others: Callable[[], NDArray[np.uint8]] | None = None,
-    ) -> Clicked:
+    def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         kinds = np.array(EXTREME_KINDS, np.int64)
         if self.rule == "exact":
-            return extreme_points(mask), kinds
+            return extreme_points(target.mask), kinds
         if self.rule == "band":
-            return band_points(mask, round(self.pixels), draw), kinds
-        return jittered_points(mask, self.pixels, draw), kinds
+            return band_points(target.mask, round(self.pixels), draw), kinds
+        return jittered_points(target.mask, self.pixels, draw), kinds

@@ -39,8 +39,8 @@ def gaussian_map(points: Tensor, valid: Tensor, size: Size, fwhm: float = 10.0, 
     Returns: (B, 1, H, W) in [0, 1]; exactly 1 at a click on the pixel grid, 0 everywhere without clicks.
     """
     guidance = _filled(len(points), 1, size, 0.0, points.device)
-    guidance = _add_gaussians(guidance, points, valid[:, None], fwhm * STD_PER_FWHM)
-    return _stretched(guidance) if stretch else guidance
+    guidance = add_gaussians(guidance, points, valid[:, None], fwhm * STD_PER_FWHM)
+    return stretched(guidance) if stretch else guidance
 
 
 def truncated_gaussian_map(
@@ -134,15 +134,15 @@ class GaussianMap(ClickMaps):
     def __init__(self, fwhm: float | None = None, std: float | None = None, stretch: bool = False) -> None:
         super().__init__()
         if fwhm is not None and std is None:
-            self.fwhm = _positive("fwhm", fwhm)
+            self.fwhm = positive("fwhm", fwhm)
         elif std is not None and fwhm is None:
-            self.fwhm = _positive("std", std) / STD_PER_FWHM
+            self.fwhm = positive("std", std) / STD_PER_FWHM
         else:
             raise ValueError(f"a Gaussian map needs either fwhm or std, got fwhm={fwhm} and std={std}")
         self.stretch = stretch
 
     def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
-        return _add_gaussians(maps, xy, drawn, self.fwhm * STD_PER_FWHM)
+        return add_gaussians(maps, xy, drawn, self.fwhm * STD_PER_FWHM)
 
     def add(self, maps: Tensor, points: Points) -> Tensor:
         if self.stretch:  # one more click can move the maximum that all the others were divided by
@@ -154,7 +154,7 @@ class GaussianMap(ClickMaps):
 
     def forward(self, points: Points, size: Size) -> Tensor:
         maps = super().add(self.blank(len(points.xy), size, points.xy.device), points)
-        return _stretched(maps) if self.stretch else maps
+        return stretched(maps) if self.stretch else maps
 
 
 class TruncatedGaussians(ClickMaps):
@@ -166,12 +166,12 @@ class TruncatedGaussians(ClickMaps):
         super().__init__()
         if tail not in get_args(Tail):
             raise ValueError(f"the tail of a truncated Gaussian is one of {', '.join(get_args(Tail))}, got {tail!r}")
-        self.std, self.radius = _positive("std", std), _positive("radius", radius)
-        self.peak = _positive("amplitude", amplitude) * NORMAL_PEAK / std
+        self.std, self.radius = positive("std", std), positive("radius", radius)
+        self.peak = positive("amplitude", amplitude) * NORMAL_PEAK / std
         self.far = self.peak * math.exp(-0.5 * (radius / std) ** 2) if tail == "plateau" else 0.0
 
     def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
-        return _add_gaussians(maps, xy, drawn, self.std, self.peak, self.radius, self.far)
+        return add_gaussians(maps, xy, drawn, self.std, self.peak, self.radius, self.far)
 
 
 class SignedGaussians(TruncatedGaussians):
@@ -187,7 +187,7 @@ class DistanceMap(ClickMaps):
 
     def __init__(self, truncate: float = 255.0) -> None:
         super().__init__()
-        self.truncate = _positive("truncate", truncate)
+        self.truncate = positive("truncate", truncate)
 
     def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
         return _add_distances(maps, xy, drawn, self.truncate)
@@ -203,13 +203,13 @@ def _filled(objects: int, channels: int, size: Size, value: float, device: torch
     return torch.full((objects, channels, *size), value, dtype=torch.float32, device=device)
 
 
-def _positive(name: str, value: float) -> float:
+def positive(name: str, value: float) -> float:
     if not value > 0:
         raise ValueError(f"the {name} of a guidance map must be positive, got {value}")
     return value
 
 
-def _stretched(maps: Tensor) -> Tensor:
+def stretched(maps: Tensor) -> Tensor:
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low + 1e-10)
 
@@ -254,7 +254,7 @@ def _box(at: float, reach: float, length: int) -> slice:
     return slice(int(min(max(at - reach - 1, 0), length)), int(min(max(at + reach + 2, 0), length)))
 
 
-def _add_gaussians(
+def add_gaussians(
     maps: Tensor,
     xy: Tensor,
     drawn: Tensor,

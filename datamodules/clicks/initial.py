@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datamodules.clicks.corrective import largest_cluster
 from datamodules.clicks.distance import CROSS, squared_distance
-from datamodules.clicks.points import Clicked, PointKind, SimulatedPoints
+from datamodules.clicks.points import Clicked, PointKind, SimulatedPoints, Target
 
 Area = NDArray[np.bool_]
 XY = tuple[int, int]
@@ -67,27 +67,21 @@ class InitialClicks(SimulatedPoints):
         self.ring, self.margin, self.step = ring, margin, step
         self.centre_probability, self.strategies = centre_probability, tuple(strategies)
 
-    def __call__(
-        self,
-        mask: NDArray[np.uint8],
-        draw: np.random.Generator,
-        void: NDArray[np.uint8] | None = None,
-        others: Callable[[], NDArray[np.uint8]] | None = None,
-    ) -> Clicked:
-        """See SimulatedPoints; raises ValueError for an empty mask. `others` is read only for strategy 2."""
-        object_ = np.asarray(mask) != 0
-        labelled = np.ones_like(object_) if void is None else np.asarray(void) == 0
+    def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
+        """See SimulatedPoints; raises ValueError for an empty mask. The others are read only for strategy 2."""
+        object_ = np.asarray(target.mask) != 0
+        labelled = np.ones_like(object_) if target.void is None else np.asarray(target.void) == 0
         if (object_ & labelled).any():
             object_ = object_ & labelled
         elif not object_.any():
             raise ValueError(
-                f"initial clicks need a non-empty mask, got an empty one of size {mask.shape}; filter empty objects"
+                f"initial clicks need a non-empty mask, got an empty one of size {object_.shape}; filter empty objects"
             )
         if self.centre_probability > 0 and draw.random() < self.centre_probability:
             centre = largest_cluster(object_, np.zeros_like(object_), draw=draw)
             if centre is not None:  # the rule makes no click on an object in the image's outermost pixels
                 return _clicked([(centre.x, centre.y)], [])
-        return _clicked(self._positives(object_, draw), self._negatives(object_, labelled, draw, others))
+        return _clicked(self._positives(object_, draw), self._negatives(object_, labelled, draw, target.others))
 
     def _positives(self, object_: Area, draw: np.random.Generator) -> list[XY]:
         count = int(draw.integers(1, self.positives, endpoint=True))

@@ -31,6 +31,13 @@ EXTREME_KINDS = (PointKind.LEFT, PointKind.TOP, PointKind.RIGHT, PointKind.BOTTO
 CORRECTIVE_KINDS = (PointKind.POSITIVE, PointKind.NEGATIVE)
 
 
+def clicks_made(kinds: NDArray[np.int64]) -> int:
+    """How many clicks of a user these points (K,) stand for: of IOG's four corners of a box two follow from the others."""
+    kinds = np.asarray(kinds)
+    inferred = max(0, int((kinds == PointKind.OUTSIDE).sum()) - 2)
+    return int((kinds != PointKind.PADDING).sum()) - inferred
+
+
 @dataclass
 class Points:
     """Clicks of a batch of objects: `xy` (B, K, 2) in crop pixels, `kinds` (B, K), padded, and how large the crops are.
@@ -62,36 +69,40 @@ class Points:
 Clicked = tuple[NDArray[np.float32], NDArray[np.int64]]  # (K, 2) as (x, y) in pixels of the crop, and (K,) kinds
 
 
+@dataclass
+class Target:
+    """An object on the crop's grid, as the simulated user sees it.
+
+    Args:
+        mask: (H, W) uint8 of 0 and 1, not empty.
+        void: (H, W), 1 at pixels nobody labelled; None without any.
+        others: gives the (H, W) label map of the image's other objects, 1, 2, ...; costs reading their masks. None
+            where nobody knows them.
+        native_id: what the object's data set calls it; points that people clicked are kept under it.
+        to_crop: (2, 3) affine map from pixels of the image to those of the crop; None for the image itself.
+    """
+
+    mask: NDArray[np.uint8]
+    void: NDArray[np.uint8] | None = None
+    others: Callable[[], NDArray[np.uint8]] | None = None
+    native_id: str = ""
+    to_crop: NDArray[np.float64] | None = None
+
+
 class SimulatedPoints(ABC):
     """What the simulated user clicks before the first prediction, called once per object by a loader's worker."""
 
     @abstractmethod
-    def __call__(
-        self,
-        mask: NDArray[np.uint8],
-        draw: np.random.Generator,
-        void: NDArray[np.uint8] | None = None,
-        others: Callable[[], NDArray[np.uint8]] | None = None,
-    ) -> Clicked:
-        """Points and their kinds for an object on the crop's grid.
+    def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
+        """Points in pixels of the crop and their kinds; `draw` is keyed by seed, epoch and object."""
 
-        Args:
-            mask: (H, W) of 0 and 1, not empty.
-            draw: keyed by seed, epoch and object.
-            void: (H, W), 1 at pixels nobody labelled; None without any.
-            others: gives the (H, W) label map of the image's other objects, 1, 2, ...; costs reading their masks. None
-                where nobody knows them.
-        """
+    def box(self, native_id: str) -> NDArray[np.int64] | None:
+        """The box xyxy, in pixels of the image, that the user has drawn around an object; None for that of its mask."""
+        return None
 
 
 class NoPoints(SimulatedPoints):
     """No click before the first prediction: the click benchmark's rule places the first one."""
 
-    def __call__(
-        self,
-        mask: NDArray[np.uint8],
-        draw: np.random.Generator,
-        void: NDArray[np.uint8] | None = None,
-        others: Callable[[], NDArray[np.uint8]] | None = None,
-    ) -> Clicked:
+    def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         return np.zeros((0, 2), np.float32), np.zeros(0, np.int64)

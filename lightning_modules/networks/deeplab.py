@@ -1,13 +1,15 @@
 """DeepLab as DEXTR uses it: a dilated ResNet, a head that sees context, one logit per pixel."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.networks.backbones import dilated_resnet, initialise
+from lightning_modules.networks.official import DEXTR_NAMES, NameTable
 
 
 class DeepLab(nn.Module):
@@ -15,13 +17,16 @@ class DeepLab(nn.Module):
 
     Shape:
         input: (B, 3 + G, H, W), RGB and then G guidance channels on the same scale.
-        output: logits (B, 1, H, W).
+        output: logits (B, 1, H, W), or a list of such, the prediction first, if the head makes several: see `outputs`.
 
     Args:
         backbone: a ResNet of timm; every other argument of `dilated_resnet` may follow by its name.
-        head: makes the head from the channels of the four stages (`PSP`, `ASPP`, with their arguments bound).
+        head: makes the head from the channels of the four stages (`PSP`, `ASPP`, `DualAttention`, with their arguments
+            bound); it returns one map of logits or a list of them.
         init: random start of all convolutions, see `dilated_resnet`.
     """
+
+    official_names: ClassVar[NameTable] = DEXTR_NAMES
 
     def __init__(
         self,
@@ -36,9 +41,16 @@ class DeepLab(nn.Module):
         self.head = (head or PSP)(self.backbone.channels)
         initialise(self.head, init)
 
-    def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor | list[Tensor]:
         """`regions` are for networks that are shown the whole image; here the crop is the region."""
-        return upsample(self.head(self.backbone(x)).to(x.dtype), x)  # under autocast, too, logits are float32
+        made = self.head(self.backbone(x))
+        logits = [upsample(each.to(x.dtype), x) for each in outputs(made)]  # under autocast, too, logits are float32
+        return logits[0] if isinstance(made, Tensor) else logits
+
+
+def outputs(made: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """All logits of a network's result, be it one map or several; the first is the prediction, the rest supervise."""
+    return [made] if isinstance(made, Tensor) else list(made)
 
 
 class PSP(nn.Module):
@@ -117,3 +129,8 @@ def conv_bn_relu(in_channels: int, channels: int, size: int) -> nn.Sequential:
 def upsample(x: Tensor, like: Tensor) -> Tensor:
     """Bilinear with aligned corners, as everywhere in DEXTR and IOG: first and last pixels stay where they are."""
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """Autocast, if any, does not reach what is computed from `x` within."""
+    return torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext()

@@ -1,7 +1,6 @@
-"""DeepLabv3+ (Chen et al., ECCV 2018) as ITIS uses it: atrous pyramid, light decoder, logits at the input's size."""
+"""DeepLabv3+ (Chen et al., ECCV 2018) of ITIS and of IOG's Figure 6: atrous pyramid, light decoder, logits in full."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from inspect import signature
 from typing import Any, Literal
 
@@ -9,15 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.backbones import ResNetStages, batch_norms, dilated_resnet
-from lightning_modules.networks.deeplab import upsample
+from lightning_modules.networks.deeplab import full_precision, upsample
 from lightning_modules.networks.xception import XceptionStages, aligned_xception, truncated_normal
 
 
 class DeepLabV3Plus(nn.Module):
     """Encoder and decoder of DeepLabv3+ (Fig. 2); ITIS shows it RGB and click maps, and reads two classes.
 
+    The plain network of IOG's Figure 6 right, for extreme as for inside and outside points, is the common PyTorch port:
+    a ResNet with `stride_on: conv2` and `dilations: [1, 1, 1, [2, 4, 8]]`, `classes: 1`, `separable: false`,
+    `dropout: 0.5`, `decoder_dropout: [0.5, 0.1]`, `bn_statistics: live` and `final_grid: aligned`, all else as here.
+
     Shape:
-        input: (B, 3 + G, H, W), RGB and then G guidance channels, all in [-1, 1]; H, W >= 32, odd ones included.
+        input: (B, 3 + G, H, W), RGB and then G guidance channels, in the range the recipe gives both (ITIS: [-1, 1]);
+            H, W >= 32, odd ones included.
         output: logits (B, classes, H, W).
 
     Args:
@@ -41,6 +45,7 @@ class DeepLabV3Plus(nn.Module):
         bn_statistics: the stored ones for ever (frozen, ITIS), which needs pretrained weights, or the batch's (live).
         final_grid: of the last resize. `legacy` is TensorFlow 1's, see `legacy_upsample`; `aligned` has aligned
             corners, as every resize inside has.
+        decoder_dropout: after each of the decoder's two 3x3 convolutions.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class DeepLabV3Plus(nn.Module):
         bn_affine: Literal["trainable", "frozen"] = "trainable",
         bn_statistics: Literal["frozen", "live"] = "frozen",
         final_grid: Literal["legacy", "aligned"] = "legacy",
+        decoder_dropout: tuple[float, float] = (0.0, 0.0),
         **backbone_options: Any,
     ) -> None:
         super().__init__()
@@ -90,6 +96,7 @@ class DeepLabV3Plus(nn.Module):
         self.head = DeepLabV3PlusHead(
             self.backbone.channels[0], self.backbone.channels[-1], classes, aspp_channels,
             [rate * 16 // output_stride for rate in rates], low_level_channels, decoder_channels, dropout, separable,
+            decoder_dropout,
         )  # fmt: skip
         initialise_head(self.head, init)
         for norm in batch_norms(self.head):
@@ -123,10 +130,13 @@ class DeepLabV3PlusHead(nn.Module):
     def __init__(
         self, low_level: int, deep: int, classes: int, aspp_channels: int, rates: Sequence[int],
         low_level_channels: int, decoder_channels: int, dropout: float, separable: bool,
+        decoder_dropout: Sequence[float] = (0.0, 0.0),
     ) -> None:  # fmt: skip
         super().__init__()
         self.aspp = ASPP(deep, aspp_channels, rates, dropout, separable)
-        self.decoder = Decoder(low_level, aspp_channels, low_level_channels, decoder_channels, separable)
+        self.decoder = Decoder(
+            low_level, aspp_channels, low_level_channels, decoder_channels, separable, decoder_dropout
+        )
         self.logits = nn.Conv2d(decoder_channels, classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -168,17 +178,24 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, low_level: int, context_channels: int, low_level_channels: int, channels: int, separable: bool
-    ) -> None:
+        self, low_level: int, context_channels: int, low_level_channels: int, channels: int, separable: bool,
+        dropout: Sequence[float] = (0.0, 0.0),
+    ) -> None:  # fmt: skip
         super().__init__()
         conv3x3: Callable[..., nn.Module] = SeparableConv if separable else conv
         self.projection = conv(low_level, low_level_channels, 1)
         self.refine = nn.Sequential(
             conv3x3(context_channels + low_level_channels, channels, 3), conv3x3(channels, channels, 3)
         )
+        if len(dropout) != 2:
+            raise ValueError(f"the decoder has two convolutions, each with its dropout; got {list(dropout)}")
+        self.dropouts = nn.ModuleList(nn.Dropout(share) for share in dropout)
 
     def forward(self, context: Tensor, low_level: Tensor) -> Tensor:
-        return self.refine(torch.cat([upsample(context, low_level), self.projection(low_level)], dim=1))
+        x = torch.cat([upsample(context, low_level), self.projection(low_level)], dim=1)
+        for refine, dropout in zip(self.refine, self.dropouts):
+            x = dropout(refine(x))
+        return x
 
 
 def conv(in_channels: int, channels: int, size: int, rate: int = 1, groups: int = 1) -> nn.Sequential:
@@ -208,7 +225,7 @@ def legacy_upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     Shape: (B, C, h, w) -> (B, C, *size), differentiable; autocast does not reach it.
     """
     rows, columns = (legacy_matrix(n_in, n_out, x) for n_in, n_out in zip(x.shape[-2:], size))
-    with torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext():
+    with full_precision(x):
         return rows @ (x @ columns.T)
 
 

@@ -15,18 +15,41 @@ NameTable = Mapping[str, str | None]  # a pattern of official names -> its repla
 # DEXTR-PyTorch, ResNet-101 + PSP: timm kept the names of the backbone, and layer5 is the head.
 DEXTR_NAMES: NameTable = {r"^layer5\.": "head.", r"^(?=(conv1|bn1|layer[1-4])\.)": "backbone."}
 
+# IOG, main and refinement network on ResNet-50 and 101. The authors number the layers of a prediction, the rectifiers
+# and upsamplings between them included, and keep a module that is never called.
+IOG_NAMES: NameTable = {
+    r"^psp4\.": "context.",
+    r"^iog_points\.": "clicks.",
+    r"^Coarse_net\.upsamples\.0\.": None,
+    r"^Coarse_net\.upsamples\.(\d)\.1\.": r"coarse.from_above.\1.0.",
+    r"^Coarse_net\.upsamples\.(\d)\.2\.": r"coarse.from_above.\1.1.",
+    r"^Coarse_net\.predict\.(\d)\.([01])\.": r"coarse.decisions.\1.before.\2.",
+    r"^Coarse_net\.predict\.(\d)\.3\.": r"coarse.decisions.\1.logit.",
+    r"^Coarse_net\.predict\.(\d)\.5\.": r"coarse.decisions.\1.norm.",
+    r"^Coarse_net\.": "coarse.",
+    r"^Fine_net\.final_predict\.0\.": "fine.decision.before.",
+    r"^Fine_net\.final_predict\.1\.": "fine.decision.logit.",
+    r"^Fine_net\.final_predict\.2\.": "fine.decision.norm.",
+    r"^Fine_net\.": "fine.",
+}
+
 LISTED = 8  # names shown per kind of mismatch; the count says how many there are
 
 
-def load_official(network: nn.Module, path: str | Path, table: NameTable = DEXTR_NAMES) -> None:
+def load_official(network: nn.Module, path: str | Path, table: NameTable | None = None) -> None:
     """Fill `network` with official weights; a file of another network is refused and changes nothing.
+
+    Args:
+        table: the official names; None for those that the network's class knows as its `official_names`. Of a class
+            without, a file has our own names.
 
     Names and shapes are all a file can be checked by. Stride place, dilation, ceil_mode and channel order carry no
     weights: build the network as the official recipe says (DEXTR: output stride 8, stride_on conv1, RGB then points).
     """
     path = Path(path)
+    names: NameTable = getattr(network, "official_names", {}) if table is None else table
     official = read_weights(path)
-    renamed = {ours: weight for name, weight in official.items() if (ours := rename(name, table)) is not None}
+    renamed = {ours: weight for name, weight in official.items() if (ours := rename(name, names)) is not None}
     load_exactly(network, renamed, source=path.name)
     getattr(network, "backbone", network).weights_source = f"official {path.name}"
 

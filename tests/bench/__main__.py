@@ -27,6 +27,7 @@ from rich.table import Table
 
 from datamodules import catalog, miniature
 from datamodules.index import MaskKind
+from tests.bench.attention import attention_figures
 from tests.bench.clicks import click_figures
 from tests.bench.guidance import guidance_figures
 from tests.bench.indexing import index_figures
@@ -55,6 +56,8 @@ def figures(only: Sequence[str], passes: int, scratch: Path) -> Iterator[Figure 
         yield from loader_figures(objects.select(objects.mask_kind == MaskKind.RLE), passes)
     if "guidance" in only:
         yield from guidance_figures(2 * passes)
+    if "attention" in only:
+        yield from attention_figures(passes)
     if "clicks" in only:
         yield from click_figures(frames, passes)
         yield from iteration_figures(objects, passes)
@@ -79,8 +82,8 @@ def table_of(lines: Sequence[Figure]) -> Table:
 
 def main() -> None:
     """Measure and print."""
-    parts = ("loader", "guidance", "clicks", "memory", "index")
-    parser = argparse.ArgumentParser(description="Speed and memory of loader, index, guidance and clicks.")
+    parts = ("loader", "guidance", "attention", "clicks", "memory", "index")
+    parser = argparse.ArgumentParser(description="Speed and memory of loader, index, guidance, attention and clicks.")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--passes", type=int, default=9, help="how often each task is timed; the best counts")
     parser.add_argument("--json", type=Path, help="write the figures here, too")

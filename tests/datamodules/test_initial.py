@@ -12,7 +12,7 @@ from datamodules.clicks.initial import (
     spread,
     suppress,
 )
-from datamodules.clicks.points import PointKind
+from datamodules.clicks.points import PointKind, Target
 from tests.conftest import GOLDEN, disc, square
 
 LABELS = range(4)
@@ -92,7 +92,7 @@ def test_an_object_thinner_than_the_margin_may_be_clicked_everywhere():
 def test_an_object_of_one_pixel_is_clicked():
     mask = square(30, top_left=(7, 9), side=1)
     for seed in range(20):
-        positives, _ = split(InitialClicks()(mask, key(seed)))
+        positives, _ = split(InitialClicks()(Target(mask), key(seed)))
         assert positives.tolist() == [[7, 9]]
 
 
@@ -100,14 +100,16 @@ def test_an_area_of_one_pixel_gets_no_negative_click():
     """As in the authors' code; the area of two pixels beside it gets one."""
     mask = square(30, top_left=(3, 3), side=4)
     others = square(30, top_left=(20, 20), side=1) + 2 * square(30, top_left=(20, 5), side=(1, 2))
-    drawn = [split(InitialClicks(strategies=[2])(mask, key(seed), others=lambda: others))[1] for seed in range(40)]
+    drawn = [
+        split(InitialClicks(strategies=[2])(Target(mask, others=lambda: others), key(seed)))[1] for seed in range(40)
+    ]
     assert {len(negatives) for negatives in drawn} == {0, 1}  # 0 clicks are drawn as well
     assert {tuple(negatives[0]) for negatives in drawn if len(negatives)} == {(20, 5), (21, 5)}
 
 
 def test_there_are_one_to_five_positive_clicks():
     mask = square(200, top_left=(5, 5), side=190)
-    counts = [len(split(InitialClicks(strategies=[2])(mask, key(seed)))[0]) for seed in range(400)]
+    counts = [len(split(InitialClicks(strategies=[2])(Target(mask), key(seed)))[0]) for seed in range(400)]
     assert set(counts) == {1, 2, 3, 4, 5}
     assert all(50 < counts.count(n) < 110 for n in range(1, 6))
 
@@ -118,7 +120,7 @@ def test_the_three_strategies_are_drawn_alike():
     boundary = 0
     for seed in range(600):
         before = len(asked)
-        _, negatives = split(sampling(mask, key(seed), others=lambda: asked.append(1) or np.zeros_like(mask)))
+        _, negatives = split(sampling(Target(mask, others=lambda: asked.append(1) or np.zeros_like(mask)), key(seed)))
         boundary += len(negatives) > 0
         assert not (len(negatives) and len(asked) > before)
     assert boundary / 600 == pytest.approx(1 / 3, abs=0.06)
@@ -130,7 +132,7 @@ def test_clicks_around_lie_in_the_ring_and_not_in_void():
     ring = background_ring(mask, void)
     assert not (ring & (void > 0)).any()
     for strategy in (1, 3):
-        clicks = [split(InitialClicks(strategies=[strategy])(mask, key(seed), void)) for seed in range(40)]
+        clicks = [split(InitialClicks(strategies=[strategy])(Target(mask, void=void), key(seed))) for seed in range(40)]
         assert sum(len(negatives) for _, negatives in clicks) > 40
         for positives, negatives in clicks:
             assert ring[negatives[:, 1], negatives[:, 0]].all()
@@ -142,7 +144,7 @@ def test_other_objects_are_clicked_without_what_is_void_or_the_object():
     other = square(100, top_left=(30, 30), side=60)  # overlaps the object
     void = square(100, top_left=(60, 0), side=(100, 40))
     for seed in range(60):
-        _, negatives = split(InitialClicks(strategies=[2])(mask, key(seed), void, lambda: other))
+        _, negatives = split(InitialClicks(strategies=[2])(Target(mask, void, lambda: other), key(seed)))
         x, y = negatives.T
         assert (other[y, x] & ~(mask[y, x] | void[y, x])).all()
 
@@ -150,7 +152,9 @@ def test_other_objects_are_clicked_without_what_is_void_or_the_object():
 def test_without_other_objects_the_second_strategy_makes_no_negative_click():
     mask = disc((60, 60), (30, 30), 20)
     for others in (None, lambda: np.zeros_like(mask)):
-        assert all(len(split(InitialClicks(strategies=[2])(mask, key(n), others=others))[1]) == 0 for n in range(20))
+        assert all(
+            len(split(InitialClicks(strategies=[2])(Target(mask, others=others), key(n)))[1]) == 0 for n in range(20)
+        )
 
 
 @pytest.mark.parametrize("strategy", [1, 3])
@@ -159,44 +163,44 @@ def test_other_objects_are_read_for_the_second_strategy_only(strategy):
         raise AssertionError("read")
 
     for seed in range(20):
-        InitialClicks(strategies=[strategy])(disc((60, 60), (30, 30), 20), key(seed), others=others)
+        InitialClicks(strategies=[strategy])(Target(disc((60, 60), (30, 30), 20), others=others), key(seed))
 
 
 def test_an_object_that_fills_the_image_has_no_background_to_click():
     mask = np.ones((50, 60), np.uint8)
     for strategy in (1, 2, 3):
-        positives, negatives = split(InitialClicks(strategies=[strategy])(mask, key()))
+        positives, negatives = split(InitialClicks(strategies=[strategy])(Target(mask), key()))
         assert len(positives)
         assert not len(negatives)
 
 
 def test_the_fourth_strategy_is_one_click_at_the_centre():
     mask = disc((60, 60), (33, 27), 20)
-    positives, negatives = split(InitialClicks(centre_probability=1)(mask, key()))
+    positives, negatives = split(InitialClicks(centre_probability=1)(Target(mask), key()))
     assert positives.tolist() == [[33, 27]]
     assert not len(negatives)
-    centred = [len(InitialClicks(centre_probability=0.3)(mask, key(n))[0]) == 1 for n in range(300)]
+    centred = [len(InitialClicks(centre_probability=0.3)(Target(mask), key(n))[0]) == 1 for n in range(300)]
     assert 0.3 <= np.mean(centred) < 0.5  # others have a single click by chance
 
 
 def test_an_object_in_the_outermost_pixels_still_gets_a_click():
     """The centre rule makes none there; the sampling then takes its place."""
     mask = square(20, top_left=(0, 0), side=(1, 9))
-    positives, _ = split(InitialClicks(centre_probability=1)(mask, key()))
+    positives, _ = split(InitialClicks(centre_probability=1)(Target(mask), key()))
     assert len(positives)
     assert mask[positives[:, 1], positives[:, 0]].all()
 
 
 def test_an_object_that_is_all_void_is_clicked_none_the_less():
     mask = disc((40, 40), (20, 20), 9)
-    positives, _ = split(InitialClicks()(mask, key(), void=mask))
+    positives, _ = split(InitialClicks()(Target(mask, void=mask), key()))
     assert len(positives)
     assert mask[positives[:, 1], positives[:, 0]].all()
 
 
 def test_an_empty_object_and_senseless_numbers_are_refused():
     with pytest.raises(ValueError, match=r"non-empty mask, got an empty one of size \(4, 5\)"):
-        InitialClicks()(np.zeros((4, 5), np.uint8), key())
+        InitialClicks()(Target(np.zeros((4, 5), np.uint8)), key())
     for wrong in ({"strategies": []}, {"strategies": [4]}, {"centre_probability": 1.5}, {"positives": 0}, {"step": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}.* got"):
             InitialClicks(**wrong)
@@ -222,7 +226,7 @@ def test_a_spread_stays_in_its_area_and_out_of_its_boxes(area, count, step, seed
 @given(masks.filter(np.any), masks, label_maps, st.integers(0, 99), st.sampled_from([0.0, 0.5, 1.0]))
 def test_initial_clicks_are_right_for_every_object(mask, void, labels, seed, centre):
     sampling = InitialClicks(centre_probability=centre, ring=6, margin=2, step=4)
-    clicked = sampling(mask, key(seed), void, lambda: labels)
+    clicked = sampling(Target(mask, void, lambda: labels), key(seed))
     positives, negatives = split(clicked)
     assert 1 <= len(positives) <= 5
     assert mask[positives[:, 1], positives[:, 0]].all()
@@ -230,7 +234,7 @@ def test_initial_clicks_are_right_for_every_object(mask, void, labels, seed, cen
         assert not void[positives[:, 1], positives[:, 0]].any()
     assert not mask[negatives[:, 1], negatives[:, 0]].any()
     assert not void[negatives[:, 1], negatives[:, 0]].any()
-    again = sampling(mask, key(seed), void, lambda: labels)
+    again = sampling(Target(mask, void, lambda: labels), key(seed))
     assert all(np.array_equal(a, b) for a, b in zip(clicked, again))
 
 

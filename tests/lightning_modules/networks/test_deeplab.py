@@ -6,7 +6,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from lightning_modules.networks.deeplab import ASPP, PSP, DeepLab
+from lightning_modules.networks.deeplab import ASPP, PSP, DeepLab, outputs
 
 NARROW = [8, 16, 32, 64]
 SMALL = {"backbone": "resnet10t", "widths": NARROW}
@@ -89,6 +89,40 @@ def test_a_single_object_cannot_train_a_pyramid():
 def test_logits_are_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         assert DeepLab(**SMALL)(torch.rand(2, 4, 32, 32)).dtype == torch.float32
+
+
+class TwoOutputs(nn.Module):
+    """A coarse prediction, and one that is coarser still."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.decide = nn.Conv2d(in_channels[-1], 1, 1)
+
+    def forward(self, features):
+        logits = self.decide(features[-1])
+        return logits, nn.functional.avg_pool2d(logits, 2)
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple"])
+def test_a_head_with_several_outputs_makes_a_list_at_the_size_of_the_input(kind):
+    network = DeepLab(**SMALL, head=TwoOutputs).eval()
+    x = torch.rand(2, 4, 64, 48)
+    first, second = network.head(network.backbone(x))
+    if kind == "list":
+        network.head.register_forward_hook(lambda head, features, made: list(made))
+    logits = network(x)
+    assert isinstance(logits, list)
+    for each, coarse in zip(logits, (first, second), strict=True):
+        assert each.shape == (2, 1, 64, 48)
+        torch.testing.assert_close(each[..., ::63, ::47], coarse[..., [0, -1], :][..., [0, -1]])  # aligned corners
+
+
+def test_a_head_with_one_output_makes_a_tensor():
+    network = DeepLab(**SMALL, head=ASPP).eval()
+    x = torch.rand(1, 4, 64, 48)
+    logits = network(x)
+    assert isinstance(logits, torch.Tensor)
+    assert [each is logits for each in outputs(logits)] == [True]
 
 
 def test_the_official_start_covers_the_head():

@@ -9,11 +9,18 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from lightning_modules.networks.backbones import batch_norms
-from lightning_modules.networks.deeplab_v3plus import ASPP, DeepLabV3Plus, legacy_upsample
+from lightning_modules.networks.deeplab_v3plus import ASPP, Decoder, DeepLabV3Plus, legacy_upsample
 
 TINY = {
     "backbone": "resnet10t", "widths": [8, 16, 32, 64],
     "aspp_channels": 16, "decoder_channels": 16, "low_level_channels": 8,
+}  # fmt: skip
+
+
+# The plain network of IOG's Figure 6 right: beside these values a recipe names the ResNet and the input channels.
+PLAIN = {
+    "classes": 1, "separable": False, "dropout": 0.5, "decoder_dropout": (0.5, 0.1), "stride_on": "conv2",
+    "dilations": [1, 1, 1, [2, 4, 8]], "bn_statistics": "live", "final_grid": "aligned",
 }  # fmt: skip
 
 
@@ -47,6 +54,86 @@ def test_for_pascal_it_has_the_parameters_of_the_released_one():
         network = DeepLabV3Plus(in_channels=3, classes=21)
     state = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     assert sum(value.numel() for value in state.values()) == 41_258_213
+
+
+@pytest.mark.parametrize(("backbone", "in_channels", "expected"), [
+    ("resnet34", 5, 21_284_672 + 2 * 64 * 49), ("resnet50", 4, 23_508_032 + 64 * 49),
+    ("resnet50", 5, 23_508_032 + 2 * 64 * 49), ("resnet101", 5, 42_500_160 + 2 * 64 * 49),
+])  # fmt: skip
+def test_the_plain_network_of_iog_has_its_parameters(backbone, in_channels, expected):
+    """ResNets as torchvision counts them without their classifier, and 64 more filters of 7x7 for each guidance map."""
+    with torch.device("meta"):
+        network = DeepLabV3Plus(backbone, in_channels, **PLAIN)
+        logits = network(torch.rand(2, in_channels, 512, 512))
+    deep, early = (512, 64) if backbone == "resnet34" else (2048, 256)
+    pyramid = 2 * (deep * 256 + 512) + 3 * (deep * 256 * 9 + 512) + (5 * 256 * 256 + 512)
+    decoder = (early * 48 + 96) + (304 * 256 * 9 + 512) + (256 * 256 * 9 + 512)
+    assert sum(p.numel() for p in network.backbone.parameters()) == expected
+    assert sum(p.numel() for p in network.parameters()) == expected + pyramid + decoder + 256 + 1
+    if (backbone, in_channels) == ("resnet50", 5):
+        assert sum(p.numel() for p in network.parameters()) == 40_353_313
+    assert logits.shape == (2, 1, 512, 512)
+    assert [tuple(f.shape[-2:]) for f in network.backbone(torch.rand(2, in_channels, 512, 512, device="meta"))] == [
+        (128, 128), (64, 64), (32, 32), (32, 32)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone", ["resnet34", "resnet50"])
+def test_the_plain_network_of_iog_has_its_reach(backbone):
+    with torch.device("meta"):
+        network = DeepLabV3Plus(backbone, 5, **PLAIN)
+
+    def rates(module: nn.Module) -> list[int]:
+        return [layer.dilation[0] for layer in module.modules() if getattr(layer, "kernel_size", 1) == (3, 3)]
+
+    in_a_block = 2 if backbone == "resnet34" else 1
+    assert rates(network.backbone.layer4) == [rate for rate in (2, 4, 8) for _ in range(in_a_block)]
+    assert set(rates(network.backbone.layer3)) == {1}
+    assert rates(network.head.aspp) == [6, 12, 18]
+    assert [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5, 0.1]
+
+
+def test_the_plain_network_of_iog_learns():
+    network = tiny(**{**PLAIN, "dilations": [1, 1, 1, [2]]})
+    network(torch.rand(2, 5, 64, 64)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize(("separable_head", "expected"), [
+    (True, [0.083169, 0.071325, -0.003847, 0.002000]), (False, [0.021716, 0.102140, -0.016580, 0.083863]),
+])  # fmt: skip
+def test_the_decoder_s_dropout_left_itis_as_it_was(separable_head, expected):
+    """Corner logits in training, and names, from before the decoder could drop anything; the pyramid's 0.1 is drawn."""
+    torch.manual_seed(0)
+    network = tiny(separable=separable_head).train()
+    logits = network(torch.linspace(-1, 1, 2 * 5 * 32 * 32).view(2, 5, 32, 32))
+    assert logits[0, 0, ::31, ::31].flatten().tolist() == pytest.approx(expected, abs=2e-5)
+    names = {name.removeprefix("head.decoder.") for name in network.state_dict() if "decoder" in name}
+    kind = [f"{part}.{{}}" for part in ("depthwise", "pointwise")] if separable_head else ["{}"]
+    layers = ["projection.{}", *(f"refine.{number}.{part}" for number in (0, 1) for part in kind)]
+    values = ["0.weight", *(f"1.{value}" for value in (
+        "weight", "bias", "running_mean", "running_var", "num_batches_tracked"))]  # fmt: skip
+    assert names == {layer.format(value) for layer in layers for value in values}
+
+
+def test_the_decoder_drops_after_each_of_its_convolutions_in_training_only():
+    def zeros(first: float, second: float) -> tuple[float, float]:
+        """Shares of zeros behind either convolution, where every cell is 1 or 1 / (1 - dropout) if kept."""
+        decoder = Decoder(4, 8, 4, 64, separable=False, dropout=(first, second)).train()
+        for norm in batch_norms(decoder):
+            nn.init.zeros_(norm.weight)
+            nn.init.ones_(norm.bias)
+        between = []
+        decoder.refine[1].register_forward_pre_hook(lambda layer, given: between.append(given[0].detach().clone()))
+        after = decoder(torch.rand(2, 8, 4, 4), torch.rand(2, 4, 16, 16))
+        assert after[after > 0].unique().tolist() == pytest.approx([1 / (1 - second)])
+        decoder.eval()(torch.rand(2, 8, 4, 4), torch.rand(2, 4, 16, 16))
+        assert (between[1] == 1).all()
+        return (between[0] == 0).float().mean().item(), (after == 0).float().mean().item()
+
+    assert zeros(0.5, 0.1) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.1, abs=0.02))
+    assert zeros(0.0, 0.5) == (0, pytest.approx(0.5, abs=0.02))
+    assert zeros(0.0, 0.0) == (0, 0)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
@@ -261,11 +348,13 @@ def test_what_cannot_be_built_is_said():
         tiny(output_stride=32)
     with pytest.raises(ValueError, match="none of these options of ResNets: widths"):
         DeepLabV3Plus("xception41", widths=[8, 16, 32, 64])
+    with pytest.raises(ValueError, match=r"two convolutions, each with its dropout; got \[0.5\]"):
+        tiny(decoder_dropout=[0.5])
     with pytest.raises(ValueError, match=r"xception41, xception65 and xception71 of timm; got xception1"):
         DeepLabV3Plus("xception1")
 
 
-@pytest.mark.parametrize("options", [{"backbone": "xception41"}, TINY])
+@pytest.mark.parametrize("options", [{"backbone": "xception41"}, TINY, {**TINY, "decoder_dropout": [0.5, 0.1]}])
 def test_a_recipe_can_name_either_kind_of_backbone(options):
     """A command line hands over every option with its default, those of ResNets to an Xception, too."""
     parser = ArgumentParser()

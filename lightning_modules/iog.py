@@ -1,0 +1,164 @@
+"""IOG's training story: inside and outside points, a coarse-to-fine network, side losses (Zhang et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from datamodules.batch import Batch
+from datamodules.clicks.corrective import RULES
+from datamodules.clicks.guidance import Guidance
+from datamodules.clicks.points import PointKind, Points
+from lightning_modules.iterative import Seen, appended
+from lightning_modules.metrics import crop_iou
+from lightning_modules.networks.deeplab import outputs
+from lightning_modules.schedules import Constant, backbone_and_head, stepped
+
+BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again
+FIRST_CLICKS = (PointKind.INSIDE, PointKind.OUTSIDE)
+
+
+class IOG(LightningModule):
+    """Inside-Outside Guidance: RGB and maps of the inside and the outside points in, a coarse-to-fine mask out.
+
+    The user's three clicks are an inside point and two opposite corners of a loose box, whose other two corners follow.
+    Corrective clicks join the maps of their side. They enter `early`, at the first layer beside RGB, or, with a network
+    that has a click branch (Fig. 4c), `late`: its encoder sees the first clicks alone, and runs once per object.
+
+    Args:
+        network: `forward(input (B, 3 + G, H, W)) -> logits (B, 1, H, W)`, or a list of them, the prediction first and
+            then those of the side losses, coarsest first; `encode` and `decode` if it has `click_channels`. Its
+            `backbone` is one parameter group, all else the other.
+        guidance: encodes the points on the range of the image, 0..255; None for RGB alone (Table 8, A).
+        loss: `forward(logits, mask, void)`.
+        optimizer: called with parameter groups. The paper's SGD (Sec. 4.1).
+        head_lr_factor: what is not backbone learns this much faster; 10 in the authors' code, not in the paper.
+        schedule: of the learning rate, which the authors keep constant.
+        side_weight: of each side loss; 0 leaves them out (Table 3).
+        last_side_factor: times that for the finest side loss; 2 in the released refinement training, a slip.
+        image_mean, image_std: the network sees (image - mean) / std of 0..255 values; 0 and 1 in the authors' code,
+            ImageNet's weights notwithstanding.
+    """
+
+    behaviour = BEHAVIOUR
+
+    def __init__(
+        self,
+        network: nn.Module,
+        guidance: Guidance | None,
+        loss: nn.Module,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        head_lr_factor: float = 10.0,
+        schedule: Callable[[float], float] | None = None,
+        side_weight: float = 1.0,
+        last_side_factor: float = 1.0,
+        image_mean: float | list[float] = 0.0,
+        image_std: float | list[float] = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network, self.guidance, self.loss = network, guidance, loss
+        self.optimizer, self.head_lr_factor, self.schedule = optimizer, head_lr_factor, schedule or Constant()
+        self.side_weight, self.last_side_factor = side_weight, last_side_factor
+        self.late = bool(getattr(network, "click_channels", 0))
+        if self.late and guidance is None:
+            raise ValueError("a network with a click branch needs a guidance to draw its clicks, got none")
+        self.register_buffer("image_mean", torch.as_tensor(image_mean).float().view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.as_tensor(image_std).float().view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor, points: Points) -> list[Tensor]:
+        """Crops (B, 3, H, W) of 0..255 and clicks in crop pixels -> logits (B, 1, H, W), the prediction first."""
+        return self.decode(self.encode(image, points), points)
+
+    def encode(self, image: Tensor, points: Points) -> Any:
+        """What no corrective click changes: features of RGB and the first clicks, or RGB where clicks enter early."""
+        seen = (image.float() - self.image_mean) / self.image_std  # type: ignore[operator]
+        if not self.late:
+            return seen
+        size = (image.shape[-2], image.shape[-1])
+        return size, self.network.encode(self._with_maps(seen, points.of(*FIRST_CLICKS)))  # type: ignore[operator]
+
+    def decode(self, encoded: Any, points: Points) -> list[Tensor]:
+        """The logits of all clicks."""
+        if not self.late:
+            return outputs(self.network(self._with_maps(encoded, points)))
+        size, features = encoded
+        return self.network.decode(features, size, self.guidance(points, size))  # type: ignore[no-any-return, operator, misc]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One pass; the side losses and that of the prediction count alike."""
+        loss = self.joint_loss(self(batch.image, batch.clicks), batch)
+        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def joint_loss(self, logits: list[Tensor], batch: Batch) -> Tensor:
+        """The prediction's loss and the weighted side losses; those of weight 0, too: DDP wants every gradient."""
+        fine, *sides = [self.loss(scores, batch.mask, batch.void) for scores in logits]
+        weights = [self.side_weight] * len(sides)
+        weights[-1:] = [weight * self.last_side_factor for weight in weights[-1:]]
+        return torch.stack([fine, *(weight * side for weight, side in zip(weights, sides))]).sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Progress on the crop's grid; tables are made from rows, pasted into the full image."""
+        iou = crop_iou(self(batch.image, batch.clicks)[0] > 0, batch.mask, batch.void)
+        self.log("val/iou_crop", iou.mean(), batch_size=len(batch), prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """All but the backbone at `head_lr_factor` times the rate; the schedule is stepped after each update."""
+        optimizer = backbone_and_head(self.optimizer, self.network, self.head_lr_factor)
+        return stepped(optimizer, self.schedule, self.trainer)
+
+    def start(self, image: Tensor, points: Points) -> Any:
+        """Everything that is computed once per object."""
+        return self.encode(image, points)
+
+    def predict(self, state: Any, points: Points, previous_mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Logits (B, 1, H, W) of all clicks so far."""
+        return self.decode(state, points)[0], state
+
+    def _with_maps(self, image: Tensor, points: Points) -> Tensor:
+        if self.guidance is None:
+            return image
+        return torch.cat([image, self.guidance(points, (image.shape[-2], image.shape[-1]))], dim=1)
+
+
+class IterativeIOG(IOG):
+    """IOG trained for refinement (Sec. 3.3): predict, click where that is most wrong, predict again; learn from all.
+
+    A click carries no gradient; both predictions do, through the encoder that they share where clicks enter late.
+
+    Args:
+        rounds: corrective clicks of a step; the authors' code has one.
+        rule: of the click, see `corrective.RULES`: `iog`, the centre of the thickest error, or `iog_code`, which looks
+            the click's sign up at the transposed pixel.
+        good_enough: no further click once the batch's mean IoU is this high; 0.95 in the authors' code. None, as in the
+            paper: never enough.
+        others: of `IOG`.
+    """
+
+    def __init__(
+        self, *args: Any, rounds: int = 1, rule: str = "iog", good_enough: float | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if rule not in RULES:
+            raise ValueError(f"no click rule {rule!r}; there are: {', '.join(RULES)}")
+        self.rounds, self.rule, self.good_enough = rounds, rule, good_enough
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One pass and one more for each corrective click; their losses are averaged."""
+        points, losses = batch.clicks, []
+        encoded = self.encode(batch.image, points)
+        for clicks in range(self.rounds + 1):
+            logits = self.decode(encoded, points)
+            losses.append(self.joint_loss(logits, batch))
+            iou = crop_iou(logits[0] > 0, batch.mask, batch.void, empty=0.0).mean()
+            self.log(f"train/iou_crop_{clicks}", iou, batch_size=len(batch))
+            if clicks == self.rounds or (self.good_enough is not None and iou >= self.good_enough):
+                break
+            points = appended(points, Seen.of(batch, points, logits[0]).next_clicks(RULES[self.rule]))
+        loss = torch.stack(losses).mean()
+        self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
