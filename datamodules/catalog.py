@@ -11,7 +11,7 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datamodules
@@ -29,7 +29,7 @@ class DataSet:
     objects without pixels are left out).
 
     A set made of others (PASCAL + SBD) names them as `parts` and says in `combine` how their indices become one; the
-    fields about its place are then not used.
+    fields about its place are then not used, unless `cut` says which of the objects a file of its own leaves.
     """
 
     name: str
@@ -43,6 +43,7 @@ class DataSet:
     objects: int | None = None
     parts: tuple[str, ...] = ()
     combine: Callable[[Sequence[ObjectIndex]], ObjectIndex] | None = None
+    cut: Callable[[ObjectIndex, Path], ObjectIndex] | None = None
 
 
 _CATALOG: dict[str, DataSet] = {}
@@ -94,10 +95,11 @@ def root_of(data_set: DataSet, data_root: Path | str | None = None) -> Path:
 
 def missing_sources(data_set: DataSet, data_root: Path | str | None = None) -> list[tuple[DataSet, Path]]:
     """The files and folders that are not there, each with the data set (a part of this one) that needs it."""
-    if data_set.parts:
-        return [lack for part in data_set.parts for lack in missing_sources(find(part), data_root)]
+    lacks = [lack for part in data_set.parts for lack in missing_sources(find(part), data_root)]
+    if data_set.parts and data_set.cut is None:
+        return lacks
     root = root_of(data_set, data_root)
-    return [(data_set, path) for path in data_set.sources(root) or [root] if not path.exists()]
+    return lacks + [(data_set, path) for path in data_set.sources(root) or [root] if not path.exists()]
 
 
 def how_to_get(data_set: DataSet, data_root: Path | str | None = None) -> str:
@@ -121,17 +123,22 @@ def open_index(name: str, data_root: Path | str | None = None) -> ObjectIndex:
 
 def index_folder(data_set: DataSet, data_root: Path | str | None = None) -> Path:
     """Where the index of this data set is cached while its sources stay as they are. They must be there."""
-    if data_set.parts:
-        folders = [index_folder(find(part), data_root) for part in data_set.parts]
-        return cache.folder_of(data_set.name, [folder.name for folder in folders])
-    root = root_of(data_set, data_root)
-    return cache.folder_of(data_set.name, [str(root.resolve()), *cache.state_of(data_set.sources(root))])
+    state = [index_folder(find(part), data_root).name for part in data_set.parts]
+    if not data_set.parts or data_set.cut is not None:
+        root = root_of(data_set, data_root)
+        state += [str(root.resolve()), *cache.state_of(data_set.sources(root))]
+    return cache.folder_of(data_set.name, state)
 
 
 def _build(data_set: DataSet, data_root: Path | str | None) -> tuple[ObjectIndex, list[Path]]:
     """The index and the files it was made of."""
     if data_set.combine is not None:
-        return data_set.combine([open_index(part, data_root) for part in data_set.parts]).compacted(), []
+        index = data_set.combine([open_index(part, data_root) for part in data_set.parts])
+        if data_set.cut is None:
+            return index.compacted(), []
+        root = root_of(data_set, data_root)
+        content = "+".join([index.content, cache.content_hash(data_set.sources(root))])
+        return replace(data_set.cut(index, root).compacted(), content=content), data_set.sources(root)
     if data_set.read is None:
         raise ValueError(f"data set {data_set.name} is registered without a reader and without parts")
     root = root_of(data_set, data_root)

@@ -38,20 +38,25 @@ def minival(val2014: ObjectIndex) -> ObjectIndex:
     return replace(val2014.select_images(first), dataset="coco_minival5k", left_out=left_out)
 
 
-def describe_coco_json(place: str) -> DataSet:
-    """`coco_json:/path/annotations.json`, with `?images=/path` where the images are not found beside it.
+def annotation_file_and_folders(kind: str, place: str) -> tuple[Path, list[Path]]:
+    """The file that `<kind>:<place>` names, and where its images may lie: where `?images=/path` says, or near the file.
 
     Looked for are, next to the file and one folder up, a folder named as the file ends (`instances_train.json`:
-    `train`), then `images`, and last those two places themselves.
+    `train`), then `images`, and last those two places themselves. Raises ValueError for another `place`.
     """
     path, _, options = place.partition("?")
     asked = parse_qs(options, keep_blank_values=True)
     if set(asked) - {"images"} or not path:
-        raise ValueError(f"expected coco_json:/path/annotations.json or ...json?images=/path, got coco_json:{place}")
+        raise ValueError(f"expected {kind}:/path/annotations.json or ...json?images=/path, got {kind}:{place}")
     file = Path(path).absolute()
     near = [file.parent, file.parent.parent]
     names = [file.stem.rpartition("_")[2], "images", ""]
-    folders = [Path(asked["images"][0]).absolute()] if asked else [base / name for name in names for base in near]
+    return file, [Path(asked["images"][0]).absolute()] if asked else [base / name for name in names for base in near]
+
+
+def describe_coco_json(place: str) -> DataSet:
+    """`coco_json:/path/annotations.json`, with `?images=/path` where the images are not found beside it."""
+    file, folders = annotation_file_and_folders("coco_json", place)
     name = f"coco_json:{file.name}"  # without the folder: ids are the same on every machine
     return DataSet(
         f"coco_json:{place}",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.columns import OPTIONAL, StoredColumns, Strings, gathered, joined_offsets, object_ids, offsets_of
-from datamodules.masks import MaskKind, mask_from_polygons, mask_from_rle, read_label_map
+from datamodules.masks import MaskKind, mask_from_box, mask_from_polygons, mask_from_rle, read_label_map
 
 __all__ = ["MaskKind", "ObjectIndex", "ObjectMask", "Strings", "concatenate", "object_ids"]
 
@@ -36,7 +36,8 @@ class ObjectIndex(StoredColumns):
     One row per object: `object_id`, `image` (row of the image columns), `box` (of the annotation; a sample's own box is
     measured on its mask), `area` in pixels, `category` (place in `categories`, -1 without), `native_id` (row of a
     string column), and where the mask is: `mask_kind`; in label maps `mask_file`, `mask_value` and `void_value`; else
-    `mask_range`, start and end, of rings (polygons: `ring_offsets` point into `coordinates`) or of bytes of `rle`.
+    `mask_range`, start and end, of rings (polygons: `ring_offsets` point into `coordinates`) or of bytes of `rle`; or
+    nowhere: the filled `box` is the mask.
     Where refinement starts from what another method predicted, `start_file` is the place of that mask in `start_files`
     (-1: this object has none); without rows, as in most sets, no object has one.
     """
@@ -102,6 +103,8 @@ class ObjectIndex(StoredColumns):
             return ObjectMask(mask.view(np.uint8), (labels == void_value).view(np.uint8) if void_value >= 0 else None)
         if kind is MaskKind.POLYGONS:
             return ObjectMask(mask_from_polygons(self.polygons(i), size), None)
+        if kind is MaskKind.BOX:
+            return ObjectMask(mask_from_box(self.box[i], size), None)
         try:
             return ObjectMask(mask_from_rle(self.run_lengths(i), size), None)
         except ValueError as error:

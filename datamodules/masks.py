@@ -17,12 +17,16 @@ from scipy.io import loadmat
 
 
 class MaskKind(IntEnum):
-    """Where an object's mask is: pixels of a label map equal to a value, or at least a value; polygons; run lengths."""
+    """Where an object's mask is: pixels of a label map equal to a value, or at least a value; polygons; run lengths.
+
+    BOX: nobody drew a mask, the object's box stands for it, filled.
+    """
 
     LABEL = 0
     FOREGROUND = 1
     POLYGONS = 2
     RLE = 3
+    BOX = 4
 
 
 def read_label_map(path: str | Path) -> NDArray:
@@ -80,6 +84,14 @@ def mask_from_polygons(rings: Sequence[NDArray[np.float64]], size: tuple[int, in
     """Union of polygons, each (2n,) as x, y, x, y, ... in pixels, filled as COCO does: (H, W) uint8 of 0 and 1."""
     rle = rle_of_polygons(rings, size)
     return np.zeros(size, np.uint8) if rle is None else _decoded(rle)
+
+
+def mask_from_box(box: Sequence[int] | NDArray, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An inclusive xyxy box inside the image, filled: (H, W) uint8 of 0 and 1."""
+    x_min, y_min, x_max, y_max = box
+    mask = np.zeros(size, np.uint8)
+    mask[y_min : y_max + 1, x_min : x_max + 1] = 1
+    return mask
 
 
 def mask_from_rle(counts: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:

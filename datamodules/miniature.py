@@ -24,14 +24,18 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from datamodules import keys
+from datamodules import cityscapes, keys
 from datamodules.drawn.coco_files import coco_tables, lvis_tables, mval_tables, write_json
 from datamodules.drawn.files import write_gray, write_image, write_lines, write_mat, write_palette
+from datamodules.drawn.other_domains import aerial, section, street
 from datamodules.drawn.predictions import predicted
 from datamodules.drawn.scenes import Scene, compose, contour_of, moved, plan_scene
 from datamodules.drawn.sprites import LOOKS
+from datamodules.pascal import CATEGORIES
+from datamodules.readers.sbd import read_sbd
+from datamodules.readers.voc import read_voc
 
-VERSION = 2  # raise when anything drawn or written changes
+VERSION = 3  # raise when anything drawn or written changes
 MARKER = "miniature.json"
 
 EVERYTHING = tuple(LOOKS)
@@ -257,8 +261,67 @@ def draw_osvos(root: Path, seed: int) -> None:
             write_gray(root / "osvos" / sequence / f"{frame:05d}.png", predicted(rng, mask, ious[frame]) * 255)
 
 
+# ------------------------------------------------------------------------------------------- other domains
+
+
+def draw_cityscapes(root: Path, seed: int) -> None:
+    """Cityscapes: fine annotations of streets; the own car below, the rest of the street unlabelled."""
+    numbers = {name: number for number, name in cityscapes.CLASSES.items()}
+    for split, (city, images) in {"train": ("aachen", 10), "val": ("frankfurt", 8)}.items():
+        for i in range(images):
+            drawn = street(generator(seed, f"cityscapes/{split}/{i}"), crowd=i % 4 == 3)
+            values = np.zeros(len(drawn.categories) + 1, np.uint16)
+            for k in drawn.objects:
+                values[k] = numbers[drawn.categories[k - 1]] * cityscapes.NUMBERED + k - 1
+            values[drawn.crowd] = numbers["person"] if drawn.crowd else cityscapes.UNLABELLED
+            labels = values[drawn.labels]
+            labels[-3:][labels[-3:] == 0] = 1  # the own car
+            frame = f"{city}_{i:06d}_000019"
+            write_image(root / "cityscapes/leftImg8bit" / split / city / f"{frame}_leftImg8bit.png", drawn.image)
+            write_gray(root / "cityscapes/gtFine" / split / city / f"{frame}_gtFine_instanceIds.png", labels)
+
+
+def draw_rooftop(root: Path, seed: int) -> None:
+    """Rooftop: aerial images, each with the cell `gt` of its roofs' outlines in a .mat."""
+    for split, images in {"train": 7, "test": 7}.items():
+        for i in range(images):
+            drawn = aerial(generator(seed, f"rooftop/{split}/{i}"))
+            outlines = np.empty((1, len(drawn.roofs)), object)
+            outlines[0] = [ring.round(2) for ring in drawn.roofs]
+            write_image(root / "Rooftop" / split / f"{i:03d}.jpg", drawn.image)
+            write_mat(root / "Rooftop" / split / f"{i:03d}.mat", {"gt": outlines})
+
+
+def draw_sstem(root: Path, seed: int, sections: int = 8) -> None:
+    """ssTEM: gray sections and binary maps of their mitochondria."""
+    for i in range(sections):
+        image, mitochondria = section(generator(seed, f"sstem/{i}"))
+        write_gray(root / "ssTEM/stack1/raw" / f"{i:02d}.tif", image)
+        write_gray(root / "ssTEM/stack1/mitochondria" / f"{i:02d}.png", mitochondria)
+
+
+# ------------------------------------------------------------------------------------------- what people clicked
+
+
+def draw_points(root: Path, seed: int) -> None:
+    """Clicks of people who do not exist: PASCAL_EXT's on SBD val, and five annotators' inside points on VOC val.
+
+    `pascal_ext/points.json` and `human_points/pascal_val_inside.json`; the images must be drawn.
+    """
+    from datamodules.clicks.recorded import write_points  # these import torch, which drawing the rest does without
+    from datamodules.human_points import simulated
+
+    source = "simulated by datamodules.miniature"
+    sbd = read_sbd(root / "benchmark_RELEASE" / "dataset", "val", "sbd/val", CATEGORIES)
+    write_points(root / "pascal_ext" / "points.json", "extreme", simulated(sbd, "extreme", seed=seed), source=source)
+    voc = read_voc(root / "VOCdevkit" / "VOC2012", "val", "pascal/val", CATEGORIES)
+    five = simulated(voc, "inside", annotators=5, seed=seed)
+    write_points(root / "human_points" / "pascal_val_inside.json", "inside", five, source=source)
+
+
 LAYOUTS = (
     draw_voc, draw_sbd, draw_coco, draw_mval, draw_grabcut, draw_berkeley, draw_pairs, draw_videos, draw_osvos,
+    draw_cityscapes, draw_rooftop, draw_sstem, draw_points,
 )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def boundary_band(mask: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
 def hard(mask: NDArray) -> NDArray[np.uint8]:
     """A mask on the crop's grid as 0 and 1: where it is above one half, or above 0 where a soft one nowhere is."""
     if mask.dtype == np.uint8:
-        return mask
+        return np.asarray(mask, np.uint8)
     above = mask > 0.5
     return (above if above.any() else mask > 0).astype(np.uint8)
 

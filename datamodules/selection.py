@@ -1,4 +1,4 @@
-"""Which objects of which data sets: `pascal/val`, or a name with a smallest area, categories, a half, a list, ..."""
+"""Which objects of which data sets: `pascal/val`, or a name with a smallest area, categories, a share, a list, ..."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from datamodules.catalog import open_index
 from datamodules.index import ObjectIndex, concatenate, object_ids
 from datamodules.keys import rng
+from datamodules.pseudo_labels import labelled
+from datamodules.readers.point_files import called, recorded_objects
 
 PASCAL_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -36,9 +38,13 @@ class Selection:
         limit: this many objects, drawn by the data's seed; 0 for all.
         every: every n-th object of those left (1 for all).
         half: 1 or 2, one half of the images with objects, drawn at random and for all runs alike; 0 for both.
+        share: this share of the images with objects, drawn at random and for all runs alike, at least one image: 0.1
+            for IOG's fine-tuning on 10 % of Cityscapes. A larger share has all images of a smaller one; 1 for all.
         listed: a file with ids of objects, one a line: of those left, only these.
+        recorded: a file of points that people clicked (datamodules/clicks/recorded.py): only objects that it names.
+        labelled: a label run's file: of those left, the objects that it has masks for, with these masks.
 
-    Raises ValueError for a half that there is not.
+    Raises ValueError for a half or a share that there is not.
     """
 
     name: str
@@ -47,11 +53,16 @@ class Selection:
     limit: int = 0
     every: int = 1
     half: int = 0
+    share: float = 1.0
     listed: str | None = None
+    recorded: str | None = None
+    labelled: str | None = None
 
     def __post_init__(self) -> None:
         if self.half not in (0, 1, 2):
             raise ValueError(f"{self.name}: half is {self.half!r}; expected 1 or 2, or 0 for both")
+        if isinstance(self.share, bool) or not (isinstance(self.share, (int, float)) and 0 < self.share <= 1):
+            raise ValueError(f"{self.name}: share is {self.share!r}; expected more than 0 and at most 1, such as 0.1")
 
     @classmethod
     def of(cls, spec: str | Mapping[str, Any]) -> Selection:
@@ -73,6 +84,8 @@ def open_objects(
     parts = []
     for selection in map(Selection.of, [specs] if isinstance(specs, (str, Mapping)) else specs):
         index = _select(open_index(selection.name, root), selection, seed)
+        if selection.labelled is not None:
+            index = labelled(index, selection.labelled)
         if not len(index):
             raise ValueError(f"{selection} leaves no object")
         parts.append(index)
@@ -86,6 +99,10 @@ def _select(index: ObjectIndex, selection: Selection, seed: int) -> ObjectIndex:
         keep &= np.isin(index.category, places)
     if selection.half:
         keep &= np.isin(index.image, _half(index, selection.half))
+    if selection.share < 1:
+        keep &= np.isin(index.image, _share(index, selection.share))
+    if selection.recorded is not None:
+        keep &= called(index, recorded_objects(selection.recorded))
     if keep.all() and not selection.limit and selection.every == 1 and selection.listed is None:
         return index
     positions = np.flatnonzero(keep)[:: selection.every]
@@ -96,12 +113,23 @@ def _select(index: ObjectIndex, selection: Selection, seed: int) -> ObjectIndex:
     return index.select(positions)
 
 
+def _shuffled(index: ObjectIndex, name: str) -> NDArray[np.int32]:
+    """The images with objects in an order that belongs to the data set and this name alone: no seed changes it."""
+    (key,) = object_ids(index.dataset, [name])
+    return rng(int(key)).permutation(np.unique(index.image))
+
+
 def _half(index: ObjectIndex, half: int) -> NDArray[np.int32]:
-    """The images of one half, of an odd number one more in the first. No seed moves an image to the other half."""
-    (key,) = object_ids(index.dataset, ["halves"])
-    images = rng(int(key)).permutation(np.unique(index.image))
+    """The images of one half, of an odd number one more in the first."""
+    images = _shuffled(index, "halves")
     middle = (len(images) + 1) // 2
     return images[:middle] if half == 1 else images[middle:]
+
+
+def _share(index: ObjectIndex, share: float) -> NDArray[np.int32]:
+    """The images of a share, rounded to the nearest number of them."""
+    images = _shuffled(index, "shares")
+    return images[: max(1, round(share * len(images)))]
 
 
 def read_list(path: Path | str) -> NDArray[np.int64]:

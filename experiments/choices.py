@@ -58,6 +58,8 @@ def _training(training: Node, sample: Tree) -> list[Choice]:
     ]
     if "iteration" in model:
         found.append(Choice("clicks added in training", _class(model["iteration"], without=("seed",))))
+    values = {name: value for name, value in model.items() if isinstance(value, (int, float, str))}
+    found.append(Choice("method", _class({"class_path": config["model"]["class_path"], "init_args": values})))
     length = f"{trainer['max_epochs']} epochs" if trainer["max_epochs"] != -1 else f"{trainer['max_steps']} steps"
     schedule = f"{_class(model['optimizer'])}, {_class(model['schedule'])}, {length}"
     found.append(Choice("optimisation", f"{schedule}, batch {data['batch_size']}"))
@@ -73,8 +75,9 @@ def _test(evaluation: Node) -> list[Choice]:
     """How objects were evaluated; of the click benchmark all that a number of clicks means nothing without."""
     config = evaluation.config
     sample, scoring = config["data"]["init_args"]["sample"], config["evaluation"]
+    inside = "dropped outside of the object's own box" if scoring["box"] == "tight" else "kept wherever it is"
+    view = Choice("network's view at test", _view_at_test(sample), f"its mask is {inside}")
     if scoring["protocol"] != "clicks":
-        view = Choice("network's view at test", _view_at_test(sample))
         return [Choice("points at test", _points(sample["test_points"])), view]
     clicks, record = scoring["clicks"], evaluation.folder.record or {}
     most, objects = clicks["most"], record.get("metrics", {}).get("n")
@@ -83,7 +86,6 @@ def _test(evaluation: Node) -> list[Choice]:
     corrected = {None: "as many as the clicks allow", 0: "none"}.get(clicks["corrections"])
     counted = "" if objects is None else f", {objects:,} objects"
     targets = ", ".join(f"{100 * target:g}" for target in clicks["targets"])
-    inside = "dropped outside of the object's own box" if scoring["box"] == "tight" else "kept wherever it is"
     return [
         Choice("objects", f"{', '.join(map(_data_set, scoring['test']))}{counted}",
                " and ".join([*record.get("left_out", ())]) + " left out" if record.get("left_out") else ""),
@@ -94,7 +96,7 @@ def _test(evaluation: Node) -> list[Choice]:
         Choice("corrections", corrected or f"at most {clicks['corrections']}", "then the last mask stays"),
         Choice("targets", f"IoU >= {targets} %, compared in float32"),
         Choice("void pixels", "neither counted nor clicked"),
-        Choice("network's view at test", _view_at_test(sample), f"its mask is {inside}"),
+        view,
         Choice("test-time augmentation, zoom-in", "none"),
     ]  # fmt: skip
 
@@ -109,7 +111,8 @@ def _view(sample: Tree) -> str:
     if sample["view"] == "window":
         short = sample["short_side"] or sample["size"]
         return f"{sample['window']} window of {sample['size']} px, the image's shorter side resized to {short} px"
-    return f"{sample['size']} px, margin {sample['relax']} px of the image, {sample['view']}"
+    soft = ", soft masks" if sample.get("masks") == "soft" else ""
+    return f"{sample['size']} px, margin {sample['relax']} px of the image, {sample['view']}{soft}"
 
 
 def _view_at_test(sample: Tree) -> str:
@@ -144,8 +147,12 @@ def _class(node: dict[str, Any] | None, without: Collection[str] = ()) -> str:
 
 
 def _points(node: dict[str, Any]) -> str:
-    """`band 5 px` for extreme points, for others the class with what differs from its defaults."""
+    """`band 5 px, 3 or 4 points` for extreme points, for others the class with what differs from its defaults."""
     arguments = node["init_args"]
-    if "rule" in arguments:
-        return f"{arguments['rule']} {arguments['pixels']:g} px" if arguments["pixels"] else str(arguments["rule"])
-    return _class(node)
+    if "points" in arguments:  # of another rule, and then some more
+        return f"{_points(arguments['points'])}; {_class(node, without=('points',))}"
+    if "rule" not in arguments:
+        return _class(node)
+    counts, pixels = [*arguments.get("counts", [4])], arguments.get("pixels")
+    moved = f"{arguments['rule']} {pixels:g} px" if pixels else str(arguments["rule"])
+    return moved if counts == [4] else f"{moved}, {' or '.join(map(str, counts))} points"

@@ -102,7 +102,7 @@ class SimulatedUser:
         return self.ious + [held] * (self.most - len(self.ious))
 
     def written(self) -> str:
-        """The clicks as a row holds them, `x,y,+ x,y,- ...`; `e` are extreme points, `i` and `o` inside and outside ones."""
+        """The clicks as a row holds them, `x,y,+ x,y,- ...`; `e` are extreme points, `i` and `o` inside, outside."""
         return " ".join(f"{x},{y},{SIGNS.get(kind, '?')}" for (x, y), kind in zip(self.clicks, self.kinds))
 
     def keep_pictures(self, rounds: Sequence[int]) -> None:

@@ -81,12 +81,12 @@ class IOG(LightningModule):
         size = (image.shape[-2], image.shape[-1])
         return size, self.network.encode(self._with_maps(seen, points.of(*FIRST_CLICKS)))  # type: ignore[operator]
 
-    def decode(self, encoded: Any, points: Points) -> list[Tensor]:
-        """The logits of all clicks."""
+    def decode(self, encoded: Any, points: Points, sides: bool = True) -> list[Tensor]:
+        """The logits of all clicks; without `sides`, late clicks cost no side outputs, which only training reads."""
         if not self.late:
             return outputs(self.network(self._with_maps(encoded, points)))
         size, features = encoded
-        return self.network.decode(features, size, self.guidance(points, size))  # type: ignore[no-any-return, operator, misc]
+        return self.network.decode(features, size, self.guidance(points, size), sides)  # type: ignore[no-any-return, operator, misc]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One pass; the side losses and that of the prediction count alike."""
@@ -117,7 +117,7 @@ class IOG(LightningModule):
 
     def predict(self, state: Any, points: Points, previous_mask: Tensor | None = None) -> tuple[Tensor, Any]:
         """Logits (B, 1, H, W) of all clicks so far."""
-        return self.decode(state, points)[0], state
+        return self.decode(state, points, sides=False)[0], state
 
     def _with_maps(self, image: Tensor, points: Points) -> Tensor:
         if self.guidance is None:

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from datamodules.clicks.distance import CROSS, Mask, as_bytes, squared_distance
 from datamodules.clicks.errors import Clusters, Depth, Pixels, binary, clicked_pixels, error_map, pixels_of
+from datamodules.clicks.refinement import largest_blob
 
 
 class Click(NamedTuple):
@@ -269,6 +270,17 @@ def thickest_error_as_released(
     return Click(int(x), int(y), bool(mask[x, y] if exists else mask[y, x]))
 
 
+def sampled_blob(
+    mask: NDArray,
+    prediction: NDArray,
+    void: NDArray | None = None,
+    clicks: ArrayLike | None = None,
+    draw: np.random.Generator | None = None,
+) -> Click | None:
+    """FAIRS' click (Sec. 4.5): any pixel of the largest error, see `largest_blob`. Earlier clicks do not matter."""
+    return _chosen(largest_blob(mask, prediction, void), mask, _needed(draw, "sampled_blob"))
+
+
 RULES: dict[str, ClickRule] = {
     "itis": largest_cluster,
     "ritm": largest_distance,
@@ -278,6 +290,7 @@ RULES: dict[str, ClickRule] = {
     "boundary": boundary_error,
     "iog": thickest_error,
     "iog_code": thickest_error_as_released,
+    "fairs": sampled_blob,
 }
 
 

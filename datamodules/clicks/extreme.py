@@ -6,6 +6,7 @@ of the mask. An empty mask raises ValueError.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -76,22 +77,51 @@ def jittered_points(mask: NDArray, jitter: float, rng: np.random.Generator) -> N
     return np.clip(moved, 0, [width - 1, height - 1]).astype(np.float32)
 
 
+def without_crowded(points: NDArray, keep: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which of the points (K, 2) are left, in their order, when a user places only `keep` of them, at least one.
+
+    As FAIRS drops the fourth (Sec. 4.3): of the two closest points either one is lost, by chance, as is the pair among
+    equally close ones. For still fewer points the paper names no rule; we repeat this one, which keeps them far apart.
+    """
+    left = np.arange(len(points))
+    while len(left) > keep:
+        first, second = np.triu_indices(len(left), 1)
+        squared = np.square(points[left[first]] - points[left[second]]).sum(axis=1)
+        closest = np.flatnonzero(squared == squared.min())
+        pair = closest[rng.integers(len(closest))]
+        left = np.delete(left, (first, second)[rng.integers(2)][pair])
+    return left
+
+
 class ExtremePoints(SimulatedPoints):
-    """The four extreme points of an object as a recipe simulates them.
+    """The extreme points of an object as a recipe simulates them: all four, or fewer of them.
 
     Args:
         rule: `exact`, the extreme points themselves; `band`, DEXTR's code, any object pixel within `pixels` of its
-            side; `jitter`, DEXTR's paper, the extreme points moved by up to `pixels` in x and y.
+            side; `jitter`, DEXTR's paper and FAIRS, the extreme points moved by up to `pixels` in x and y.
         pixels: of the crop.
+        counts: how many points an object gets, 1 to 4, drawn for each from these; see `without_crowded`.
     """
 
-    def __init__(self, rule: Literal["exact", "band", "jitter"] = "exact", pixels: float = 0.0) -> None:
-        self.rule, self.pixels = rule, pixels
+    def __init__(
+        self,
+        rule: Literal["exact", "band", "jitter"] = "exact",
+        pixels: float = 0.0,
+        counts: Sequence[int] = (4,),
+    ) -> None:
+        if not counts or not set(counts) <= {1, 2, 3, 4}:
+            raise ValueError(f"counts of extreme points are some of 1, 2, 3 and 4, got {list(counts)}")
+        self.rule, self.pixels, self.counts = rule, pixels, tuple(counts)
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
-        kinds = np.array(EXTREME_KINDS, np.int64)
+        points, kinds = self._all(target.mask, draw), np.array(EXTREME_KINDS, np.int64)
+        count = self.counts[draw.integers(len(self.counts))] if len(self.counts) > 1 else self.counts[0]
+        left = without_crowded(points, count, draw)
+        return points[left], kinds[left]
+
+    def _all(self, mask: NDArray[np.uint8], draw: np.random.Generator) -> NDArray[np.float32]:
         if self.rule == "exact":
-            return extreme_points(target.mask), kinds
+            return extreme_points(mask)
         if self.rule == "band":
-            return band_points(target.mask, round(self.pixels), draw), kinds
-        return jittered_points(target.mask, self.pixels, draw), kinds
+            return band_points(mask, round(self.pixels), draw)
+        return jittered_points(mask, self.pixels, draw)

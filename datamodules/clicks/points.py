@@ -32,7 +32,7 @@ CORRECTIVE_KINDS = (PointKind.POSITIVE, PointKind.NEGATIVE)
 
 
 def clicks_made(kinds: NDArray[np.int64]) -> int:
-    """How many clicks of a user these points (K,) stand for: of IOG's four corners of a box two follow from the others."""
+    """How many clicks of a user these points (K,) stand for: two of IOG's four corners follow from the others."""
     kinds = np.asarray(kinds)
     inferred = max(0, int((kinds == PointKind.OUTSIDE).sum()) - 2)
     return int((kinds != PointKind.PADDING).sum()) - inferred

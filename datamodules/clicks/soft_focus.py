@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.clicks.guidance import GaussianMap, Guidance, Size
+from datamodules.clicks.guidance import STD_PER_FWHM, GaussianMap, Guidance, Size, add_gaussians, positive
 from datamodules.clicks.points import EXTREME_KINDS, PointKind, Points
 
 Normalise = Literal["crop", "box"]
@@ -41,7 +41,8 @@ def soft_focus(
 ) -> Tensor:
     """Soft focus map psi of FAIRS (Sec. 3.1, eqs. 1 to 3) for a batch of objects with any number of extreme points.
 
-    psi = max(min(pihat, 1 - g(lowered)), g(raised), g(extreme points)), in this order: an extreme point is never erased.
+    psi = max(min(pihat, 1 - g(lowered)), g(raised), g(extreme points)), in this order, so that no click
+    erases an extreme point.
     pihat = N((1 / pi)^beta) * B, with pi the sum of the distances to the extreme points, N the stretch to [0, 1] and B
     the points' box; g is `gaussian_map`. Eq. 2 is printed with a stray argument; this is its sensible reading. The
     paper does not stretch psi again, and neither do we.
@@ -69,13 +70,12 @@ def soft_focus(
     span = (1 - (low / high) ** beta).clamp_(min=torch.finfo(torch.float32).tiny)
     focus = torch.div(low, pi, out=pi).pow_(beta).sub_(1).div_(span).add_(1)
     focus.mul_(inside_y.float()).mul_(inside_x.float())
-    bumps = GaussianMap(fwhm=fwhm)
     if lowered is not None and _may_hold(lowered):
-        holes = bumps.draw(torch.zeros_like(focus), points, lowered[:, None])
+        holes = add_gaussians(torch.zeros_like(focus), points, lowered[:, None], fwhm * STD_PER_FWHM)
         focus = torch.minimum(focus, 1 - holes)
     for drawn in (raised, valid):
         if drawn is not None:
-            bumps.draw(focus, points, drawn[:, None])
+            add_gaussians(focus, points, drawn[:, None], fwhm * STD_PER_FWHM)
     return focus
 
 
@@ -110,7 +110,7 @@ def potential(points: Tensor, valid: Tensor, size: Size, norm_order: float = 2.0
 
 
 class SoftFocus(Guidance):
-    """FAIRS' guidance as a module: one channel for any number of extreme points and corrective clicks; see `soft_focus`.
+    """FAIRS' guidance as a module: one channel for any number of extreme points and clicks; see `soft_focus`.
 
     Args:
         fwhm, std: the width of the Gaussians, given as one of the two; `std` is the paper's word, `fwhm` DEXTR's code.
@@ -144,12 +144,12 @@ class SoftFocus(Guidance):
         ):  # fmt: skip
             if value not in get_args(known):
                 raise ValueError(f"{name} of a soft focus is one of {', '.join(get_args(known))}, got {value!r}")
-        if not beta > 0 or not norm_order >= 1:
-            raise ValueError(f"a soft focus needs beta > 0 and norm_order >= 1, got {beta} and {norm_order}")
+        if not norm_order >= 1:
+            raise ValueError(f"the norm of a soft focus is of order 1 or more, up to .inf, got {norm_order}")
         if box == "crop" and relax is None:
             raise ValueError("box: crop needs the crop's margin as `relax`, in pixels of the image")
         self.fwhm = GaussianMap(fwhm=fwhm, std=std).fwhm
-        self.beta, self.norm_order, self.normalise = beta, norm_order, normalise
+        self.beta, self.norm_order, self.normalise = positive("beta", beta), norm_order, normalise
         self.polarity, self.box, self.relax = polarity, box, relax or 0.0
 
     def blank(self, objects: int, size: Size, device: torch.device | str | None = None) -> Tensor:
@@ -200,7 +200,7 @@ def _box_of(points: Tensor, valid: Tensor) -> Tensor:
 
 
 def _lines(box: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-    """(B, 1, H, 1) and (B, 1, 1, W) bool: rows and columns whose middle lies in the box; at least one, if it is thin."""
+    """(B, 1, H, 1) and (B, 1, 1, W) bool: rows and columns with their middle in the box; at least one of a thin box."""
     inside = []
     for axis, length in ((1, size[0]), (0, size[1])):
         low, high = box[:, axis, None], box[:, axis + 2, None]
@@ -225,7 +225,7 @@ def focus(points: NDArray) -> NDArray[np.float64]:
     """
     points = np.asarray(points, np.float64)
     if points.ndim != 3 or points.shape[1:] != (4, 2):
-        raise ValueError(f"the focus is that of four points each, (N, 4, 2), got {points.shape}; give all extreme points")
+        raise ValueError(f"a focus is that of four extreme points, (N, 4, 2), got {points.shape}")
     candidates = [points]
     for i, j in combinations(range(1, 4), 2):
         (other,) = {1, 2, 3} - {i, j}

@@ -19,10 +19,11 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def write_gray(path: Path, values: NDArray) -> None:
-    _write(path, values.astype(np.uint8), [])
+    """Numbers from 0 to 255; from an array of uint16 up to 65,535."""
+    _write(path, values if values.dtype == np.uint16 else values.astype(np.uint8), [])
 
 
-def _write(path: Path, pixels: NDArray[np.uint8], options: Sequence[int]) -> None:
+def _write(path: Path, pixels: NDArray, options: Sequence[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _, encoded = cv2.imencode(path.suffix.lower(), pixels, options)
     path.write_bytes(encoded.tobytes())  # not cv2.imwrite, which says nothing when the disk is full

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from datamodules.columns import Strings, object_ids, offsets_of
 from datamodules.index import MaskKind, ObjectIndex
 from datamodules.masks import rle_of_polygons
-from datamodules.readers.coco_lists import Annotations, Categories, Images, column
+from datamodules.readers.coco_lists import AnnotationList, Annotations, Categories, Images, column
 from datamodules.readers.json_stream import list_elements
 
 UNKNOWN = -1  # a box or an area that the file does not say
@@ -35,8 +35,23 @@ def read_coco(
     Raises FileNotFoundError for missing files; ValueError naming the annotation for duplicate ids, unknown images and
     categories, run lengths of another size than the image, and entries that are not what the format says.
     """
-    images, annotations, categories = Images(), Annotations(), Categories()
-    lists: dict[str, Images | Annotations | Categories] = {
+    annotations = Annotations()
+    images, categories = read_lists(annotation_file, annotations)
+    try:
+        index = _joined(images, annotations, categories, dataset, ids_of or dataset)
+        paths = image_files(index.image_paths, image_folders)
+        return replace(_without_empty(index, annotations), image_paths=paths)
+    except ValueError as error:
+        raise ValueError(f"{annotation_file}: {error}") from None
+
+
+def read_lists(annotation_file: Path, annotations: AnnotationList) -> tuple[Images, Categories]:
+    """The lists of a COCO file, entry by entry; annotations go into the given list.
+
+    Raises FileNotFoundError for a missing file, ValueError naming the entry that is not what the format says.
+    """
+    images, categories = Images(), Categories()
+    lists: dict[str, Images | AnnotationList | Categories] = {
         "images": images,
         "annotations": annotations,
         "categories": categories,
@@ -53,12 +68,7 @@ def read_coco(
         raise ValueError(
             f"{annotation_file} lists no images; expected COCO's keys 'images', 'annotations', 'categories'"
         )
-    try:
-        index = _joined(images, annotations, categories, dataset, ids_of or dataset)
-        paths = _image_files(index.image_paths, image_folders)
-        return replace(_without_empty(index, annotations), image_paths=paths)
-    except ValueError as error:
-        raise ValueError(f"{annotation_file}: {error}") from None
+    return images, categories
 
 
 def _joined(images: Images, annotations: Annotations, categories: Categories, dataset: str, ids_of: str) -> ObjectIndex:
@@ -66,10 +76,10 @@ def _joined(images: Images, annotations: Annotations, categories: Categories, da
     image_order = np.argsort(column(images.ids), kind="stable")
     sizes = column(images.sizes, 2)[image_order].astype(np.int32)
     ids = column(annotations.ids).astype(np.int64)
-    image = _places(column(annotations.image_ids), column(images.ids)[image_order], ids, "image")
+    image = places_of(column(annotations.image_ids), column(images.ids)[image_order], ids, "image")
     category_ids = np.array(sorted(categories.names), np.int64)
-    category = _places(column(annotations.category_ids), category_ids, ids, "category", unnamed=-1)
-    _check_duplicates(ids)
+    category = places_of(column(annotations.category_ids), category_ids, ids, "category", unnamed=-1)
+    check_duplicates(ids)
     kinds, lengths = column(annotations.kinds).astype(np.uint8), column(annotations.lengths).astype(np.int64)
     _check_rle_sizes(column(annotations.rle_sizes, 2), sizes[image[kinds == MaskKind.RLE]], ids[kinds == MaskKind.RLE])
     ranges = np.zeros((len(ids), 2), np.int64)
@@ -85,7 +95,7 @@ def _joined(images: Images, annotations: Annotations, categories: Categories, da
         object_id=object_ids(ids_of, ids[order].tolist()),
         native_id=Strings.of(map(str, ids[order].tolist())),
         image=image[order],
-        box=_inclusive_boxes(column(annotations.boxes, 4), sizes[image])[order],
+        box=inclusive_boxes(column(annotations.boxes, 4), sizes[image])[order],
         area=np.nan_to_num(column(annotations.areas), nan=UNKNOWN).astype(np.int64)[order],
         category=category[order],
         mask_kind=kinds[order],
@@ -100,7 +110,9 @@ def _joined(images: Images, annotations: Annotations, categories: Categories, da
     )
 
 
-def _places(wanted: NDArray, known: NDArray, ids: NDArray, what: str, unnamed: int | None = None) -> NDArray[np.int32]:
+def places_of(
+    wanted: NDArray, known: NDArray, ids: NDArray, what: str, unnamed: int | None = None
+) -> NDArray[np.int32]:
     """Where the wanted ids stand among the known, sorted ones; `unnamed` stands for none at all."""
     if len(known) > 1 and np.any(again := np.diff(known) == 0):
         raise ValueError(f"{what} id {known[1:][again][0]} is used twice")
@@ -120,7 +132,8 @@ def _places(wanted: NDArray, known: NDArray, ids: NDArray, what: str, unnamed: i
     return places.astype(np.int32)
 
 
-def _check_duplicates(ids: NDArray) -> None:
+def check_duplicates(ids: NDArray) -> None:
+    """Raise ValueError naming an annotation id that is used twice."""
     ordered = np.sort(ids)
     again = ordered[1:][np.diff(ordered) == 0]
     if len(again):
@@ -137,7 +150,7 @@ def _check_rle_sizes(found: NDArray, expected: NDArray, ids: NDArray) -> None:
         raise ValueError(f"the mask of annotation {ids[i]} is {sizes[0]}, its image {sizes[1]} (H, W)")
 
 
-def _inclusive_boxes(boxes: NDArray, sizes: NDArray) -> NDArray[np.int32]:
+def inclusive_boxes(boxes: NDArray, sizes: NDArray) -> NDArray[np.int32]:
     """COCO's (x, y, width, height) as the pixels they touch, inside the image."""
     last = np.stack([sizes[:, 1], sizes[:, 0]], axis=1) - 1
     first = np.clip(np.floor(boxes[:, :2]), 0, last)
@@ -145,7 +158,7 @@ def _inclusive_boxes(boxes: NDArray, sizes: NDArray) -> NDArray[np.int32]:
     return np.nan_to_num(np.concatenate([first, end], axis=1), nan=UNKNOWN).astype(np.int32)
 
 
-def _image_files(names: Strings, folders: Sequence[Path]) -> Strings:
+def image_files(names: Strings, folders: Sequence[Path]) -> Strings:
     """The paths of these images. Raises FileNotFoundError when some are missing, listing each folder only once."""
     folder = next((folder for folder in folders if (folder / names[0]).is_file()), None)
     if folder is None:

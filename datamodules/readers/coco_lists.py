@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,12 @@ class Categories:
         if category["id"] in self.names:
             raise ValueError("its id is used twice")
         self.names[category["id"]] = str(category["name"])
+
+
+class AnnotationList(Protocol):
+    """What can be made of the annotations of a file, one by one."""
+
+    def add(self, entry: dict[str, Any]) -> None: ...
 
 
 class Annotations:

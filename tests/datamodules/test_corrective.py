@@ -23,6 +23,9 @@ from datamodules.clicks.corrective import (
     sampled_cluster,
     sampled_error,
     sampled_error_candidates,
+    thickest_error,
+    thickest_error_as_released,
+    thickest_error_candidates,
 )
 from tests.conftest import GOLDEN, disc, square
 
@@ -33,6 +36,10 @@ clicked = st.lists(st.tuples(st.integers(-2, 15), st.integers(-2, 15)), max_size
     lambda clicks: np.array(clicks, np.float32).reshape(-1, 2)
 )
 SAMPLING = ["cluster", "random", "ritm_training"]
+IOG_CASES = [
+    "all_missed", "both_fn_larger", "both_fp_larger", "error_touching_border", "false_positive", "missing_part",
+    "offdiag_missing", "perfect", "wide_thin_vs_small_round",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,12 @@ def itis():
 @pytest.fixture(scope="module")
 def ritm():
     with np.load(GOLDEN / "clicks_ritm.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def iog():
+    with np.load(GOLDEN / "iog.npz") as arrays:
         return dict(arrays)
 
 
@@ -192,12 +205,12 @@ def test_a_larger_error_in_the_outermost_pixels_keeps_itis_from_clicking_elsewhe
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
-def test_without_an_error_only_ritm_still_clicks(rule):
+def test_without_an_error_only_ritms_and_iogs_code_still_click(rule):
     mask = disc((20, 30), (12, 9), 6)
-    assert RULES[rule](mask, mask, draw=key()) == (Click(0, 0, False) if rule == "ritm" else None)
+    assert RULES[rule](mask, mask, draw=key()) == (Click(0, 0, False) if rule in ("ritm", "iog_code") else None)
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", sorted({*RULES} - {"iog_code"}))
 def test_an_error_in_void_is_none(rule):
     mask, prediction = disc((20, 30), (12, 9), 6), disc((20, 30), (14, 10), 6)
     void = (mask != prediction).astype(np.uint8)
@@ -210,7 +223,7 @@ def test_void_between_errors_parts_them():
     assert sorted(cluster_sizes(mask, np.zeros_like(mask), void)) == [40, 70]
 
 
-@pytest.mark.parametrize("rule", ["itis", "ritm", "ritm_training", "cluster"])
+@pytest.mark.parametrize("rule", ["itis", "ritm", "ritm_training", "cluster", "iog"])
 def test_a_single_wrong_pixel_is_clicked(rule):
     mask = square(9, top_left=(4, 3), side=1)
     assert RULES[rule](mask, np.zeros_like(mask), draw=key()) == Click(4, 3, True)
@@ -220,7 +233,7 @@ def test_a_single_wrong_pixel_is_clicked(rule):
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2)])
 def test_the_smallest_images_do_not_fail(rule, size):
     click = RULES[rule](np.ones(size, np.uint8), np.zeros(size, np.uint8), draw=key())
-    inner = rule in ("ritm", "ritm_training", "boundary")
+    inner = rule not in ("itis", "cluster", "random")
     assert (click is not None) == inner
 
 
@@ -263,7 +276,7 @@ def test_a_generator_draws_among_equals_and_nothing_else():
     assert drawn == rows(largest_cluster_candidates(mask, np.zeros_like(mask))) == {(8, 8), (9, 8), (8, 9), (9, 9)}
 
 
-@pytest.mark.parametrize("rule", ["itis", "ritm", "boundary"])
+@pytest.mark.parametrize("rule", ["itis", "ritm", "boundary", "iog", "iog_code"])
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32, np.int64])
 def test_the_type_of_a_mask_does_not_matter(itis, rule, dtype):
     mask, prediction, void, clicks = case(itis, 10)
@@ -353,15 +366,76 @@ def test_a_jittered_fifth_point_stays_near():
     assert max(np.hypot(click.x - still.x, click.y - still.y) for click in moved) < 2 * np.hypot(4, 4) + 2
 
 
+# --- IOG's further clicks
+
+
+@pytest.mark.parametrize("name", IOG_CASES)
+def test_the_thickest_error_is_clicked_where_iogs_authors_click(iog, name):
+    mask, prediction = iog[f"click/{name}/gt"], iog[f"click/{name}/pred"]
+    row, column = iog[f"click/{name}/row_col"].tolist()
+    intended, official = (iog[f"click/{name}/{whose}_channel"] == 0 for whose in ("intended", "official"))
+    assert thickest_error(mask, prediction) == (None if name == "perfect" else Click(column, row, bool(intended)))
+    assert thickest_error_as_released(mask, prediction) == Click(column, row, bool(official))
+    error = mask != prediction
+    assert ((mask & prediction).sum() / (mask | prediction).sum()) == pytest.approx(float(iog[f"click/{name}/iou"]))
+    deepest = distance_transform_edt(error)[row, column]
+    assert deepest == pytest.approx(float(iog[f"click/{name}/edt_max"]))
+
+
+@given(masks, masks, masks)
+def test_the_candidates_of_iog_are_those_of_its_definition(mask, prediction, void):
+    error = (mask != prediction) & (void == 0)
+    assume(not error.all())
+    distance = distance_transform_edt(error)  # the image's edge is no boundary
+    expected = np.argwhere(error & (distance == distance.max()))[:, ::-1]
+    np.testing.assert_array_equal(thickest_error_candidates(mask, prediction, void), expected)
+    if len(expected):
+        assert thickest_error(mask, prediction, void)[:2] == tuple(expected[0])
+        assert rows([thickest_error(mask, prediction, void, draw=key())[:2]]) <= rows(expected)
+
+
+def test_iog_clicks_the_thicker_error_and_at_the_images_edge():
+    mask = square((40, 60), top_left=(2, 20), side=(3, 50))  # 150 px missed, 3 thick
+    prediction = square((40, 60), top_left=(57, 30), side=(7, 3))  # 21 px invented, cut off
+    assert thickest_error(mask, prediction) == Click(59, 32, False)
+
+
+def test_missed_and_invented_pixels_that_touch_are_one_error_for_iog():
+    mask = square((21, 40), top_left=(5, 6), side=(9, 5))
+    prediction = square((21, 40), top_left=(10, 6), side=(9, 4))  # beside it: 9 x 9 px together
+    prediction[5:12, 25:32] = 1
+    assert thickest_error(mask, prediction) == Click(9, 10, True)
+
+
+def test_where_everything_is_wrong_iog_clicks_the_middle():
+    everything = np.ones((9, 15), np.uint8)
+    assert thickest_error(everything, 0 * everything) == Click(4, 4, True)
+    assert thickest_error(0 * everything, everything) == Click(4, 4, False)
+
+
+def test_iogs_code_clicks_in_void_and_reads_the_sign_at_the_transposed_pixel():
+    mask = square(30, top_left=(18, 4), side=7)
+    nothing, void = np.zeros_like(mask), square(30, top_left=(18, 4), side=7)
+    assert thickest_error(mask, nothing, void) is None
+    assert thickest_error_as_released(mask, nothing, void) == Click(21, 7, False)
+    mask[18:25, 4:11] = 1
+    assert thickest_error_as_released(mask, nothing) == Click(21, 7, True)
+
+
+def test_where_no_transposed_pixel_exists_the_clicked_one_gives_the_sign():
+    mask = square((12, 40), top_left=(25, 2), side=7)
+    assert thickest_error_as_released(mask, np.zeros_like(mask)) == Click(28, 5, True)
+
+
 # --- what always holds
 
 
-@given(masks, masks, masks, clicked, st.sampled_from(["itis", "ritm", "random", "cluster", "ritm_training"]))
+@given(masks, masks, masks, clicked, st.sampled_from(["itis", "ritm", "random", "cluster", "ritm_training", "iog"]))
 def test_a_click_lies_on_a_labelled_error_and_says_what_is_there(mask, prediction, void, clicks, rule):
     error = (mask != prediction) & (void == 0)
     click = RULES[rule](mask, prediction, void, clicks, key())
     free = error.copy()
-    if rule != "ritm_training":
+    if rule not in ("ritm_training", "iog"):
         inside = [(int(y), int(x)) for x, y in clicks if 0 <= x < mask.shape[1] and 0 <= y < mask.shape[0]]
         for at in inside:
             free[at] = False
@@ -372,8 +446,8 @@ def test_a_click_lies_on_a_labelled_error_and_says_what_is_there(mask, predictio
         assert click.positive == mask[click.y, click.x]
     if rule == "random":
         assert (click is None) == (not free[1:-1, 1:-1].any())
-    elif rule in ("ritm", "ritm_training"):
-        assert (click is None) == (rule == "ritm_training" and not error.any())
+    elif rule in ("ritm", "ritm_training", "iog"):
+        assert (click is None) == (rule != "ritm" and not error.any())
 
 
 @given(masks, masks, masks, clicked)

@@ -28,14 +28,14 @@ from datamodules.recipe import SampleRecipe
 from datamodules.samples import ObjectSamples, hard
 from tests.conftest import GOLDEN, disc, square
 
-MASKS = (
-    "L_shape disk full_image random_blobs rect_even_ties rect_odd_ties ring single_pixel soft_bilinear star_512 "
-    "thin_line touches_bottom_right touches_top_left two_equal_squares"
-).split()
-CLICKS = (
-    "all_missed both_fn_larger both_fp_larger error_touching_border false_positive missing_part offdiag_missing "
-    "perfect wide_thin_vs_small_round"
-).split()
+MASKS = [
+    "L_shape", "disk", "full_image", "random_blobs", "rect_even_ties", "rect_odd_ties", "ring", "single_pixel",
+    "soft_bilinear", "star_512", "thin_line", "touches_bottom_right", "touches_top_left", "two_equal_squares",
+]  # fmt: skip
+CLICKS = [
+    "all_missed", "both_fn_larger", "both_fp_larger", "error_touching_border", "false_positive", "missing_part",
+    "offdiag_missing", "perfect", "wide_thin_vs_small_round",
+]  # fmt: skip
 CASES = ["border", "inside", "small"]
 FIVE = [PointKind.INSIDE] + 4 * [PointKind.OUTSIDE]
 CORNERS = [(10, 10), (10, 115), (115, 10), (115, 115)]
@@ -190,7 +190,7 @@ def test_an_empty_mask_is_refused():
 
 @pytest.mark.parametrize("wrong", [{"inside": "middle"}, {"relax": -1}, {"radius": -0.5}, {"radius": float("nan")}])
 def test_wrong_values_are_refused(wrong):
-    with pytest.raises(ValueError, match="inside point is one of|must be at least 0"):
+    with pytest.raises(ValueError, match=r"inside point is one of|must be at least 0"):
         InsideOutside(**wrong)
 
 
@@ -363,7 +363,8 @@ def test_a_recipe_augments_as_the_authors_code_does(iog, tmp_path, monkeypatch):
     """The training chain with the golden angle and scale: warped cubically, unclipped, then cropped and resized."""
     angle, scale = (float(v) for v in iog["aug/rot_scale"])
     size = iog["aug/gt"].shape
-    monkeypatch.setattr(geometry, "scale_and_rotate", lambda *_, real=geometry.scale_and_rotate: real(size, angle, scale))
+    matrix = geometry.scale_and_rotate(size, angle, scale)
+    monkeypatch.setattr(geometry, "scale_and_rotate", lambda *_: matrix)
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
     Image.fromarray(iog["chain/image"]).save(tmp_path / "images" / "a.png")
@@ -372,7 +373,8 @@ def test_a_recipe_augments_as_the_authors_code_does(iog, tmp_path, monkeypatch):
     sample = ObjectSamples(read_pairs(tmp_path / "images", tmp_path / "masks", "drawn"), recipe, train=True)[0]
     x, y, width, height = cv2.boundingRect(iog["aug/gt"])
     assert sample.crop_box.tolist() == [x - 30, y - 30, x + width + 29, y + height + 29]
-    warped = geometry.warp(iog["chain/image"].astype(np.float32), geometry.scale_and_rotate(), size, "cubic")
+    warped = geometry.warp(iog["chain/image"].astype(np.float32), matrix, size, "cubic")
     for ours, whole in ((sample.image, warped), (sample.mask, iog["aug/gt"].astype(np.float32))):
-        np.testing.assert_array_equal(ours, geometry.resize(geometry.crop(whole, sample.crop_box), (512, 512), "linear"))
+        expected = geometry.resize(geometry.crop(whole, sample.crop_box), (512, 512), "linear")
+        np.testing.assert_array_equal(ours, expected)
     assert sample.image.min() < 0

@@ -17,7 +17,9 @@ from PIL import Image
 from datamodules import miniature
 from datamodules.benchmarks import grabcut_boxes
 from datamodules.catalog import open_index
+from datamodules.clicks.recorded import RecordedPoints
 from datamodules.davis import region_similarity
+from datamodules.drawn import other_domains
 from datamodules.drawn.coco_files import COCO_IDS, image_id
 from datamodules.drawn.files import write_gray
 from datamodules.drawn.predictions import predicted
@@ -333,3 +335,68 @@ def test_a_drawn_prediction_misses_and_invents_about_as_much_as_asked_for(iou: f
         assert (first & ~truth).any()
     other = predicted(miniature.generator(1, f"prediction/{side}"), truth, iou)
     assert np.array_equal(first, other) == (iou == 1.0)
+
+
+# ---------------------------------------------------------------------------------------------------- other domains
+
+
+@pytest.mark.parametrize("name", ["cityscapes/train", "cityscapes/val", "rooftop/train", "rooftop/test", "sstem"])
+def test_other_domains_hold_some_dozens_of_objects_that_fit_their_pictures(root: Path, name: str):
+    index = open_index(name, root)
+    assert 20 <= len(index) <= 60
+    for i in range(len(index)):
+        mask, _ = index.read_mask(i)
+        assert mask.sum() == index.area[i] >= 10
+        assert read_image(index.image_path(i)).shape[:2] == mask.shape
+
+
+def test_streets_have_every_kind_of_pixel_that_cityscapes_has(root: Path):
+    train = open_index("cityscapes/train", root)
+    assert set(train.category.tolist()) == set(range(8))
+    assert "groups" in train.left_out[0]
+    mask, void = train.read_mask(0)
+    assert void is not None
+    assert 0 < void.sum() < void.size
+    assert not (mask & void).any()
+
+
+def test_sections_are_read_as_drawn(root: Path):
+    index = open_index("sstem", root)
+    for number, path in enumerate(index.image_paths):
+        image, mitochondria = other_domains.section(miniature.generator(0, f"sstem/{number}"))
+        masks = [index.read_mask(int(i)).mask for i in np.flatnonzero(index.image == number)]
+        assert np.array_equal(np.sum(masks, axis=0), mitochondria > 0)
+        assert np.array_equal(read_image(path)[..., 0], image)
+
+
+def test_no_pixel_belongs_to_two_roofs(root: Path):
+    index = open_index("rooftop/test", root)
+    total = np.zeros((index.num_images, 120, 160), int)
+    for i in range(len(index)):
+        total[index.image[i]] += index.read_mask(i).mask
+    assert total.max() == 1
+
+
+# ---------------------------------------------------------------------------------------------------- clicked points
+
+
+def test_five_annotators_clicked_inside_of_every_object_of_pascal_val(root: Path):
+    index = open_index("pascal/val", root)
+    points = RecordedPoints.read(root / "human_points" / "pascal_val_inside.json", "inside")
+    points.check(index)
+    assert len(points) == 5 * len(index)
+    for i in range(len(index)):
+        clicked = np.array([points.of(index.native_id[i], annotator)[0] for annotator in range(5)]).astype(int)
+        assert index.read_mask(i).mask[clicked[:, 1], clicked[:, 0]].all()
+
+
+def test_pascal_ext_has_an_annotators_extreme_points_of_each_object(root: Path):
+    index = open_index("pascal/ext", root)
+    points = RecordedPoints.read(root / "pascal_ext" / "points.json", "extreme")
+    points.check(index)
+    assert len(points) == len(index) > 100
+    gaps = []
+    for i in range(len(index)):
+        xy = points.of(index.native_id[i])
+        gaps.append(np.abs(np.concatenate([xy.min(0), xy.max(0)]) - index.box[i]).max())
+    assert 0.5 < np.mean(gaps) < 8  # careless, yet the object's

@@ -17,7 +17,7 @@ from datamodules.keys import rng
 from datamodules.objects import ObjectData, class_counts, evaluation_loader
 from datamodules.readers.folders import read_pairs
 from datamodules.recipe import SampleRecipe
-from datamodules.samples import ObjectSamples
+from datamodules.samples import ObjectSamples, hard
 from datamodules.views import augmented_views, evaluation_views
 from tests.conftest import disc, dot, ellipse, place_of, square
 
@@ -450,3 +450,71 @@ def test_an_object_of_one_pixel_is_either_seen_and_clicked_or_neither(tmp_path, 
     test = ObjectSamples(samples.index, replace(RECIPE, relax=0), train=False)[0]
     assert test.mask.all()
     assert test.crop_box.tolist() == [40, 30, 40, 30]
+
+
+# -- soft masks (IOG) ------------------------------------------------------------------------------------------------
+
+SOFT = replace(RECIPE, masks="soft", interpolation="linear", test_interpolation="linear")
+
+
+def test_a_soft_mask_says_how_much_of_a_pixel_is_object(tmp_path):
+    """An object of whole pixels, made 1.5 times larger: its edge runs through pixels of the crop."""
+    mask = square(SIZE, top_left=(24, 14), side=20)  # with its margin 32 x 32 px, resized to 48 x 48
+    void = square(SIZE, top_left=(44, 14), side=(20, 2))
+    sample = ObjectSamples(index_of(tmp_path, [mask], void=void), SOFT, train=False)[0]
+    assert sample.mask.dtype == sample.void.dtype == np.float32
+    window = np.s_[8:40, 18:50]
+    for ours, full in ((sample.mask, mask), (sample.void, void)):
+        expected = cv2.resize(full[window].astype(np.float32), (48, 48), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(ours, expected)
+        assert ((ours > 0) & (ours < 1)).any()
+    assert tight_box(sample.mask > 0.5).tolist() == [9, 9, 38, 38]
+    np.testing.assert_array_equal(sample.points, extreme_points(sample.mask > 0.5))
+    assert sample.points[0][0] == 9  # not 8, where a little of the object is left
+    assert sample.mask[20, 8] > 0
+    np.testing.assert_array_equal(coco_mask.decode(sample.rle.mask), mask)  # what is scored stays as it was drawn
+
+
+@BOTH_FORMS
+def test_soft_masks_of_training_have_their_object_where_hard_ones_have_it(tmp_path, form):
+    mask = ellipse(SIZE, (40, 30), (16, 9), 30)
+    soft, hard_ = (
+        training(tmp_path / masks, replace(SOFT, masks=masks, geometry=form, size=96), [mask], void=1 - mask)
+        for masks in ("soft", "hard")
+    )
+    for epoch in range(5):
+        a, b = soft[epoch, 0], hard_[epoch, 0]
+        assert a.mask.dtype == a.void.dtype == np.float32
+        assert 0 <= a.mask.min() < a.mask.max() <= 1
+        np.testing.assert_array_equal(a.to_crop, b.to_crop)
+        for ours, theirs in ((a.mask, b.mask), (a.void, b.void)):
+            assert ((ours > 0.5) == theirs).mean() > 0.97
+        left, top, right, bottom = a.points
+        assert all(a.mask[int(y), int(x)] > 0.5 for x, y in (left, top, right, bottom))
+
+
+def test_an_object_without_void_has_none_on_soft_crops_of_the_same_type(tmp_path):
+    for form in ("fused", "chain"):
+        samples = training(tmp_path / form, replace(SOFT, geometry=form), [disc(SIZE, (30, 30), 9)])
+        assert samples[0, 0].void.dtype == np.float32
+        assert not samples[0, 0].void.any()
+
+
+def test_an_object_that_is_nowhere_above_one_half_is_clicked_where_there_is_any_of_it(tmp_path):
+    """A line of one pixel on a grid half as fine: no pixel is more than one half of it."""
+    mask = square((60, 300), top_left=(80, 30), side=(1, 140))
+    sample = ObjectSamples(
+        index_of(tmp_path, [mask], image=scenery((60, 300))), replace(SOFT, view="full_image", size=30), train=False
+    )[0]
+    assert sample.mask.max() == 0.5
+    assert len(sample.points) == 4
+    assert all(sample.mask[int(y), int(x)] > 0 for x, y in sample.points)
+    np.testing.assert_array_equal(hard(sample.mask), sample.mask > 0)
+
+
+def test_a_mask_counts_as_object_above_one_half_only():
+    soft = np.array([[0.0, 0.25, 0.5], [0.5001, 1.0, 0.0]], np.float32)
+    assert hard(soft).tolist() == [[0, 0, 0], [1, 1, 0]]
+    assert hard(soft / 4).tolist() == [[0, 1, 1], [1, 1, 0]]
+    assert hard(0 * soft).sum() == 0
+    assert hard(soft).dtype == np.uint8

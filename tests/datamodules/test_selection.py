@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -165,3 +167,40 @@ def test_what_is_no_list_is_named(squares, tmp_path, content):
         (tmp_path / "objects.txt").write_text(content)
     with pytest.raises(ValueError, match=r"no list of objects at .*objects\.txt .*an id on each line"):
         open_objects([{"name": squares, "listed": str(tmp_path / "objects.txt")}])
+
+
+def test_a_share_is_of_the_images_and_the_same_for_all_seeds(data_root):
+    two = rectangle(1, 2, 6, 9, value=1, on=rectangle(8, 2, 12, 9, value=2))  # two objects on every image
+    images = {f"{number:02d}": (two, (two > 0).astype(np.uint8)) for number in range(30)}
+    images["99"] = (blank(), blank())  # an image without objects is no part of any share
+    write_voc(data_root / "VOCdevkit" / "VOC2012", {"val": images})
+
+    def share(of: float, **more) -> list[str]:
+        return names([{"name": "pascal/val", "share": of}], **more)
+
+    tenth, third = share(0.1), share(1 / 3)
+    assert (len(tenth), len(third)) == (6, 20)  # 3 and 10 images, both objects of each
+    assert set(tenth) < set(third)
+    assert {name[:2] for name in third} != {f"{number:02d}" for number in range(10)}  # drawn, not the first ones
+    assert share(0.1, seed=5) == tenth
+    assert len(share(0.001)) == 2  # never nothing
+    assert share(1) == names(["pascal/val"])
+    fewer = names([{"name": "pascal/val", "share": 0.1, "every": 2}])
+    assert set(fewer) < set(tenth)
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5, "10 %", True, float("nan")])
+def test_there_is_no_such_share(squares, share):
+    with pytest.raises(ValueError, match=r"share is .*; expected more than 0 and at most 1, such as"):
+        Selection.of({"name": squares, "share": share})
+
+
+def test_only_objects_with_recorded_points_are_kept(squares, tmp_path):
+    points = [{"object": "7", "xy": [[3, 3]]}, {"object": 2, "annotator": 4, "xy": [[3, 3]]}]
+    file = tmp_path / "points.json"
+    file.write_text(json.dumps({"version": 1, "type": "inside", "dataset": "squares", "points": points}))
+    assert names([{"name": squares, "recorded": str(file)}]) == ["2", "7"]
+    assert names([{"name": squares, "recorded": str(file), "min_area": 9}]) == ["7"]
+    file.write_text(json.dumps({"points": [{"xy": [[3, 3]]}]}))
+    with pytest.raises(ValueError, match=r"points\.json is no file of clicked points"):
+        names([{"name": squares, "recorded": str(file)}])

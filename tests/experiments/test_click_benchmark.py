@@ -24,7 +24,8 @@ from datamodules import geometry
 from datamodules.batch import FullMask, Sample, collate
 from datamodules.clicks.corrective import RULES
 from datamodules.clicks.extreme import extreme_points, tight_box
-from datamodules.clicks.points import EXTREME_KINDS, PointKind
+from datamodules.clicks.inside_outside import InsideOutside
+from datamodules.clicks.points import EXTREME_KINDS, PointKind, Target, clicks_made
 from datamodules.keys import rng
 from datamodules.selection import open_objects
 from experiments import evaluate, fit, object_rows
@@ -33,14 +34,14 @@ from experiments.compose import compose
 from experiments.nodes import Node, load_node
 from experiments.object_rows import click_table, describe, merge_rows, read_rows, summarise
 from experiments.runs import find_run
+from experiments.scorer import tight
 from experiments.simulated_user import SimulatedUser
 from lightning_modules.metrics import object_iou
 from tests.conftest import GOLDEN, disc, square
 from tests.experiments.tiny import TINY
 
-CLICKS = {
-    "rule": "itis", "most": 20, "corrections": None, "start": "nothing", "targets": [0.8, 0.85, 0.9], "box": "crop",
-}  # fmt: skip
+INSIDE, OUTSIDE = PointKind.INSIDE, PointKind.OUTSIDE
+CLICKS = {"rule": "itis", "most": 20, "corrections": None, "start": "nothing", "targets": [0.8, 0.85, 0.9]}
 
 
 class Discs(LightningModule):
@@ -201,7 +202,7 @@ def test_the_first_points_are_clicks_and_corrections_come_after_them():
 
 def test_more_first_points_than_clicks_are_refused():
     _, first = with_extreme_points(square(30, (5, 5), 9))
-    with pytest.raises(ValueError, match="takes 4 points before its first mask, more than the 3 clicks"):
+    with pytest.raises(ValueError, match="takes 4 clicks before its first mask, more than the 3 of"):
         user_of(square(30, (5, 5), 9), most=3, **first)
 
 
@@ -331,6 +332,32 @@ def test_a_rule_that_does_not_exist_is_refused_with_the_nearest():
         click_rule("zzz")
 
 
+def test_three_clicks_give_iog_its_five_points_since_two_corners_follow_from_the_others():
+    mask = square((60, 60), (10, 10), (30, 40))
+    points, kinds = InsideOutside(relax=5)(Target(mask), np.random.default_rng(0))
+    batch = replace(whole_image(mask), points=torch.from_numpy(points)[None], point_kinds=torch.from_numpy(kinds)[None])
+    user = user_of(mask, most=4, first=points, first_kinds=kinds)
+    click_through(Discs(6), batch, [user], Paste())
+    assert user.curve()[:2] == [0.0, 0.0]
+    assert len(user.curve()) == 4
+    assert user.curve()[2] > 0  # three clicks were made for the first mask, one more for the second
+    assert [text[-1] for text in user.written().split()][:5] == ["i", *"oooo"]
+    assert len(user.clicks) == 6
+
+
+@pytest.mark.parametrize(("kinds", "clicks"), [
+    ([INSIDE, *[OUTSIDE] * 4], 3), ([*[OUTSIDE] * 4], 2), ([OUTSIDE] * 2, 2), ([OUTSIDE], 1), ([*EXTREME_KINDS], 4),
+    ([], 0), ([INSIDE, *[OUTSIDE] * 4, PointKind.POSITIVE, PointKind.PADDING], 4),
+])  # fmt: skip
+def test_points_that_follow_from_others_cost_no_click(kinds, clicks):
+    assert clicks_made(np.array(kinds, np.int64)) == clicks
+
+
+def test_where_predictions_count_is_one_of_two():
+    with pytest.raises(ValueError, match=r"evaluation.box is 'loose'; there are: tight, crop"):
+        tight({"box": "loose"})
+
+
 def test_a_recipe_without_the_section_is_refused():
     with pytest.raises(ValueError, match=r"recipe fairs has no section evaluation\.clicks"):
         checked({"method": "fairs", "evaluation": {"protocol": "clicks"}})
@@ -346,7 +373,7 @@ def tree(here):
     config = compose("dextr", profile="miniature", overrides=["data.workers=0", "evaluation.batch_size=1"])
     nothing = {"class_path": "datamodules.clicks.points.NoPoints", "init_args": {}}
     config["data"]["init_args"]["sample"] |= {"test_view": "whole_image", "test_points": nothing}
-    config["evaluation"] |= {"protocol": "clicks", "clicks": copy.deepcopy(CLICKS), "paste": "linear"}
+    config["evaluation"] |= {"protocol": "clicks", "clicks": copy.deepcopy(CLICKS), "paste": "linear", "box": "crop"}
     config["evaluation"]["test"] = [{"name": "berkeley", "limit": 5}]
     return config
 
@@ -452,7 +479,7 @@ def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(
     training = load_node(find_run(record["parents"][0]))
     config = copy.deepcopy(training.config)
     config["evaluation"] |= {"protocol": "clicks", "paste": "cubic", "batch_size": 2}
-    config["evaluation"]["clicks"] = {**CLICKS, "rule": "random", "most": 7, "box": "tight"}
+    config["evaluation"]["clicks"] = {**CLICKS, "rule": "random", "most": 7}
     found = []
     for processes in (1, 2):
         node = Node("evaluate", copy.deepcopy(config), (training,))

@@ -65,8 +65,11 @@ def test_the_loss_is_the_plain_sum_of_one_balanced_term_per_output(terms, monkey
     mask[..., 6:15, 6:15] = 1
     points, box = clicks(), torch.zeros(1, 4, dtype=torch.long)
     counts = class_counts(mask, torch.zeros_like(mask)) * torch.tensor([1, 3, 1])  # of a step of more objects
-    batch = Batch(torch.rand(1, 3, 24, 24), mask, torch.zeros_like(mask), points.xy, points.kinds, torch.eye(2, 3)[None],
-                  box, box, box[:, :2], box[:, 0], window_counts=counts)  # fmt: skip
+    void, to_crop = torch.zeros_like(mask), torch.eye(2, 3)[None]
+    batch = Batch(
+        torch.rand(1, 3, 24, 24), mask, void, points.xy, points.kinds, to_crop, box, box, box[:, :2], box[:, 0],
+        window_counts=counts,
+    )  # fmt: skip
     module = fairs(SoftFocus(fwhm=3), terms)
     monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
     loss = module.training_step(batch, 0)

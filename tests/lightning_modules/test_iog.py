@@ -48,12 +48,12 @@ class Late(Early):
         self.encoded.append(x)
         return [self.backbone(x / 255)]
 
-    def decode(self, features, size, maps):
+    def decode(self, features, size, maps, sides=True):
         self.maps.append(maps)
         logits = list(self.head(features[0]).split(1, dim=1))
         if self.painted is not None:
             logits[0] = 0 * logits[0] + 4 * (2 * self.painted - 1)
-        return logits
+        return logits if sides else logits[:1]
 
 
 def made(network, kind=IOG, monkeypatch=None, **options):

@@ -83,3 +83,13 @@ def test_names_follow_the_first_pattern_of_a_table():
     assert rename("layer4.2.bn3.bias", DEXTR_NAMES) == "backbone.layer4.2.bn3.bias"
     assert rename("fc.weight", DEXTR_NAMES) == "fc.weight"
     assert rename("upsamples.0.weight", {r"^upsamples\.0\.": None, r"^upsamples": "up"}) is None
+
+
+def test_a_network_without_official_names_takes_its_own_and_a_given_table_goes_first(tmp_path):
+    network, twin = nn.Linear(2, 1), nn.Linear(2, 1)
+    torch.save(twin.state_dict(), tmp_path / "own.pth")
+    load_official(network, tmp_path / "own.pth")
+    assert torch.equal(network.weight, twin.weight)
+    torch.save({"w": 2 * twin.weight, "bias": twin.bias, "dead": twin.bias}, tmp_path / "other.pth")
+    load_official(network, tmp_path / "other.pth", {"^w$": "weight", "^dead$": None})
+    assert torch.equal(network.weight, 2 * twin.weight)

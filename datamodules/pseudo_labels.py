@@ -1,0 +1,111 @@
+"""Masks that a model made in place of a data set's own: `{name: coco2017/val, labelled: runs/<hash>/labels.json}`.
+
+The file is that of a `label` run: COCO's format, where every annotation says which object it labels (`object_id`). The
+objects keep their ids; those that got no mask are left out.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules import cache
+from datamodules.columns import Strings, offsets_of
+from datamodules.index import MaskKind, ObjectIndex, check_unique
+from datamodules.readers.coco_lists import Annotations, column
+from datamodules.readers.json_stream import list_elements
+
+
+def labelled(index: ObjectIndex, file: Path | str) -> ObjectIndex:
+    """The objects of `index` that this file has masks for, with these masks and their boxes and areas.
+
+    Raises FileNotFoundError without the file; ValueError when it is no label run's, when a mask is not of its image's
+    size, and when it labels none of the objects.
+    """
+    file = Path(file)
+    labels = open_labels(file)
+    places = np.searchsorted(labels.object_id, index.object_id)
+    keep = np.zeros(len(index), bool)
+    inside = places < len(labels)
+    keep[inside] = labels.object_id[places[inside]] == index.object_id[inside]
+    if not keep.any():
+        raise ValueError(f"{file} labels none of the {len(index):,} objects of {index.dataset}: made from other data?")
+    part, places = index.select(keep), places[keep]
+    _check_sizes(part, labels, places, file)
+    missing = int(np.count_nonzero(~keep))
+    nowhere = np.full(len(part), -1, np.int32)
+    return replace(
+        part,
+        box=labels.box[places],
+        area=labels.area[places],
+        mask_kind=labels.mask_kind[places],
+        mask_file=nowhere,
+        mask_value=nowhere,
+        void_value=nowhere,  # what nobody labelled in the data set's own masks is not known here
+        mask_range=labels.mask_range[places],
+        ring_offsets=labels.ring_offsets,
+        coordinates=labels.coordinates,
+        rle=labels.rle,
+        left_out=(*index.left_out, *([f"{missing:,} objects without a pseudo-label"] if missing else [])),
+        content=f"{index.content}+{labels.content}",
+    )
+
+
+def _check_sizes(part: ObjectIndex, labels: ObjectIndex, places: NDArray, file: Path) -> None:
+    found, expected = labels.image_size[labels.image[places]], part.image_size[part.image]
+    wrong = np.flatnonzero((found != expected).any(axis=1))
+    if len(wrong):
+        i = int(wrong[0])
+        sizes = [tuple(size[i].tolist()) for size in (found, expected)]
+        raise ValueError(f"{file}: the mask of object {part.native_id[i]} is {sizes[0]}, its image {sizes[1]} (H, W)")
+
+
+def open_labels(file: Path) -> ObjectIndex:
+    """The masks of a label run, sorted by object; listed once and memory-mapped ever after, as data sets are."""
+    if not file.is_file():
+        raise FileNotFoundError(f"pseudo-labels {file} are not there; make them with `python -m experiments.label`")
+    folder = cache.folder_of(f"labels:{file.parent.name}", [str(file.resolve()), *cache.state_of([file])])
+    return cache.opened(folder, lambda: (_read_labels(file), [file]), what=str(file))
+
+
+def _read_labels(file: Path) -> ObjectIndex:
+    annotations, object_ids = Annotations(), array("q")
+    for key, entry in list_elements(file):
+        if key != "annotations":
+            continue
+        try:
+            annotations.add(entry)
+            object_ids.append(entry["object_id"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{file} is not the labels.json of a label run: an annotation {what}") from None
+    if not len(annotations.ids) or len(annotations.ids) != len(object_ids):
+        raise ValueError(f"{file} is not the labels.json of a label run: it has no masks, or crowds")
+    kinds = column(annotations.kinds)
+    if (kinds != MaskKind.RLE).any():
+        raise ValueError(f"{file} is not the labels.json of a label run: its masks are not run lengths")
+    ids = column(object_ids).astype(np.int64)
+    offsets = offsets_of(column(annotations.lengths).astype(np.int64))
+    sizes, image = np.unique(column(annotations.rle_sizes, 2), axis=0, return_inverse=True)
+    box = column(annotations.boxes, 4).astype(np.int32)
+    order = np.argsort(ids, kind="stable")
+    index = ObjectIndex(
+        dataset=f"labels of {file.parent.name}",
+        image_paths=Strings.of([""] * len(sizes)),  # an image stands for all of its size
+        image_size=sizes.astype(np.int32),
+        object_id=ids[order],
+        native_id=Strings.of(map(str, column(annotations.ids)[order].tolist())),
+        image=image.reshape(-1).astype(np.int32)[order],
+        box=np.concatenate([box[:, :2], box[:, :2] + box[:, 2:] - 1], axis=1)[order],
+        area=column(annotations.areas).astype(np.int64)[order],
+        category=np.full(len(ids), -1, np.int32),
+        mask_kind=kinds.astype(np.uint8)[order],
+        mask_range=np.stack([offsets[:-1], offsets[1:]], axis=1)[order],
+        rle=np.frombuffer(annotations.rle, np.uint8),
+    )
+    check_unique(index)
+    return index
