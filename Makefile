@@ -14,7 +14,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) --devices $(DEVICES) --launcher 
 	$(if $(ROWS),--rows $(ROWS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help tables check-data check-report test test-fast lint format bench sweep-local fit install clean
+.PHONY: help tables check-data check-report compare test test-fast lint format bench sweep-local fit install clean
 
 help:  ## this list
 	@echo "Five papers, one suite: DEXTR, IOG, FAIRS, ITIS and EXITS re-made, table by table."
@@ -59,6 +59,9 @@ format: $(INSTALLED)  ## ruff, mending what it can
 
 check-report: $(INSTALLED)  ## REPORT=reports/paper: was a report edited by hand?
 	@$(BIN)/python -m experiments.report_check $(or $(REPORT),reports/$(PROFILE))
+
+compare: $(INSTALLED)  ## RUNS="a b" DATA="coco200/val2017 davis345": trained runs click for click, with pictures
+	@$(BIN)/python -m experiments.compare --runs $(RUNS) --data $(DATA) $(ARGS)
 
 bench: $(INSTALLED)  ## speed and memory of loader, index, guidance and clicks, as ratios in one run
 	@$(BIN)/python -m tests.bench $(ARGS)

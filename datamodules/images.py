@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,19 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray
             f"image {path} is {image.shape[:2]} (H, W), its annotations say {size}; they do not fit together"
         )
     return image  # type: ignore[return-value]
+
+
+def read_shared(path: str | Path) -> NDArray[np.uint8]:
+    """The same, decoded once while the objects of one image follow each other. The array is read-only and shared."""
+    path = Path(path)
+    return _read_shared(str(path), path.stat().st_mtime_ns) if path.is_file() else read_image(path)
+
+
+@lru_cache(maxsize=2)
+def _read_shared(path: str, changed: int) -> NDArray[np.uint8]:
+    image = read_image(path)
+    image.flags.writeable = False
+    return image
 
 
 def is_cut_off(data: bytes) -> bool:

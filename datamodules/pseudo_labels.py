@@ -37,6 +37,7 @@ def labelled(index: ObjectIndex, file: Path | str) -> ObjectIndex:
     part, places = index.select(keep), places[keep]
     _check_sizes(part, labels, places, file)
     missing = int(np.count_nonzero(~keep))
+    without = [f"{missing:,} object{'' if missing == 1 else 's'} without a pseudo-label"] if missing else []
     nowhere = np.full(len(part), -1, np.int32)
     return replace(
         part,
@@ -50,7 +51,7 @@ def labelled(index: ObjectIndex, file: Path | str) -> ObjectIndex:
         ring_offsets=labels.ring_offsets,
         coordinates=labels.coordinates,
         rle=labels.rle,
-        left_out=(*index.left_out, *([f"{missing:,} objects without a pseudo-label"] if missing else [])),
+        left_out=(*index.left_out, *without),
         content=f"{index.content}+{labels.content}",
     )
 

@@ -12,7 +12,7 @@ from datamodules import geometry
 from datamodules.batch import FullMask, Sample
 from datamodules.clicks.distance import CROSS
 from datamodules.clicks.points import Clicked, NoPoints, Target
-from datamodules.images import read_image
+from datamodules.images import read_image, read_shared
 from datamodules.index import ObjectIndex
 from datamodules.keys import rng, seed_of
 from datamodules.recipe import SampleRecipe
@@ -37,7 +37,7 @@ class ObjectSamples(Dataset):
         epoch, i = key if isinstance(key, tuple) else (0, key)
         object_id = int(self.index.object_id[i])
         draw = rng(self.seed, epoch, object_id, 0)
-        image = read_image(self.index.image_path(i))
+        image = (read_image if self.train else read_shared)(self.index.image_path(i))
         mask, void = self.index.read_mask(i)
         full = (int(mask.shape[0]), int(mask.shape[1]))
         if image.shape[:2] != full:
@@ -110,15 +110,16 @@ def boundary_band(mask: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     The edge of the image is no boundary.
     """
     grown = cv2.dilate(mask, CROSS, iterations=width)
-    return grown - cv2.erode(mask, CROSS, iterations=width)
+    return np.asarray(grown - cv2.erode(mask, CROSS, iterations=width), np.uint8)
 
 
 def hard(mask: NDArray) -> NDArray[np.uint8]:
     """A mask on the crop's grid as 0 and 1: where it is above one half, or above 0 where a soft one nowhere is."""
-    if mask.dtype == np.uint8:
-        return np.asarray(mask, np.uint8)
-    above = mask > 0.5
-    return (above if above.any() else mask > 0).astype(np.uint8)
+    if mask.dtype != np.uint8:
+        above = mask > 0.5
+        mask = above if above.any() else mask > 0
+    whole: NDArray[np.uint8] = mask.astype(np.uint8, copy=False)
+    return whole
 
 
 def _encode(mask: NDArray[np.uint8]) -> dict:

@@ -20,6 +20,8 @@ READINGS = {
 def choices_of(evaluation: Node) -> list[Choice]:
     """The choices of a row, from the composed tree and the records of its runs."""
     config = evaluation.config
+    if evaluation.kind == "study":
+        return _study(evaluation)
     model, sample = config["model"]["init_args"], config["data"]["init_args"]["sample"]
     scoring, network = config["evaluation"], config["model"]["init_args"]["network"]["init_args"]
     parent = evaluation.model
@@ -41,9 +43,24 @@ def choices_of(evaluation: Node) -> list[Choice]:
         given = (root_of(find("grabcut"), config["data"]["init_args"]["root"]) / "boundary_GT_rect").is_dir()
         own = "the objects' own: boundary_GT_rect is not there, so the published value was counted in other boxes"
         found.append(Choice("boxes of the error rate", "the benchmark's" if given else own))
+    if evaluation.first is not None:
+        found.append(Choice("inside points", f"of the masks of run {evaluation.first.hash}", "the first of two stages"))
     if parent.kind == "weights":
         return [*found, Choice("weights", str(parent.weights), "released weights stand in for the training")]
     return [*found, *_training(parent, sample)]
+
+
+def _study(study: Node) -> list[Choice]:
+    """What a study of simulated points was made of."""
+    asked, record = study.config["evaluation"]["study"], study.folder.record or {}
+    objects = record.get("metrics", {}).get("n")
+    return [
+        Choice("objects", f"{', '.join(map(data_set, study.config['evaluation']['test']))}, {objects} objects",
+               "the paper names none; the shift depends on their shapes"),
+        Choice("view", f"crop of {asked['size']} px, margin {asked['relax']} px of the image", "in every profile"),
+        Choice("draws", f"{asked['draws']:,} of U[-{asked['spread']:g}, {asked['spread']:g}], {asked['noise']}",
+               "the error is the sum of the four Euclidean displacements: the paper does not define it"),
+    ]  # fmt: skip
 
 
 def _training(training: Node, sample: Tree) -> list[Choice]:
@@ -51,7 +68,7 @@ def _training(training: Node, sample: Tree) -> list[Choice]:
     config, model = training.config, training.config["model"]["init_args"]
     trainer, data = config["trainer"], config["data"]["init_args"]
     found = [
-        Choice("training data", ", ".join(map(_data_set, data["train"]))),
+        Choice("training data", ", ".join(map(data_set, data["train"]))),
         Choice("points at training", _points(sample["train_points"])),
         Choice("view at training", _view(sample)),
         Choice("geometry of training", sample["geometry"], "evaluation always runs the published chain"),
@@ -87,7 +104,7 @@ def _test(evaluation: Node) -> list[Choice]:
     counted = "" if objects is None else f", {objects:,} objects"
     targets = ", ".join(f"{100 * target:g}" for target in clicks["targets"])
     return [
-        Choice("objects", f"{', '.join(map(_data_set, scoring['test']))}{counted}",
+        Choice("objects", f"{', '.join(map(data_set, scoring['test']))}{counted}",
                " and ".join([*record.get("left_out", ())]) + " left out" if record.get("left_out") else ""),
         Choice("click rule", f"{clicks['rule']}; of equally good pixels {ties}", rule),
         Choice("first click", _first_click(sample["test_points"], clicks["start"])),
@@ -122,7 +139,7 @@ def _view_at_test(sample: Tree) -> str:
     return f"the whole image, {f'its longer side at most {long_side} px' if long_side else 'at its own size'}"
 
 
-def _data_set(spec: str | Tree) -> str:
+def data_set(spec: str | Tree) -> str:
     """`pascal/val`, `pascal/val (every 10)`."""
     if isinstance(spec, str):
         return spec

@@ -2,8 +2,8 @@
 
 A recipe names classes as {class_path, init_args}, as LightningCLI takes them; everybody else may write short:
 `model.network.head: ASPP`, `data.sample.size: 256`. Keys pass through `init_args` on their own, a class is found beside
-the one it replaces, and a changed class drops the arguments of the one before it. Lists are replaced whole. A key that
-does not exist is refused with the nearest one.
+the one it replaces, and a changed class drops the arguments of the one before it, unless it inherits from it. Lists are
+replaced whole. A key that does not exist is refused with the nearest one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from datamodules import miniature
 from datamodules.cache import cache_folder
+from datamodules.catalog import DataSet, find, root_of
 
 CONFIGS = Path(__file__).parent / "configs"
 PUBLISHED_CROP = 512
@@ -177,10 +178,17 @@ def _merged(old: Any, new: Any, where: str) -> Any:
     if is_class:
         class_path = full_path(new.pop("class_path", old["class_path"]), old["class_path"], where)
         if class_path != old["class_path"]:
-            result = {"class_path": class_path, "init_args": {}}
+            kept = result.get("init_args") or {} if _inherits(class_path, old["class_path"]) else {}
+            result = {"class_path": class_path, "init_args": kept}
         new = {**(new.pop("init_args", None) or {}), **new}
     merge(result, new, where)
     return result
+
+
+def _inherits(class_path: str, parent: str) -> bool:
+    """Whether a class is made from the one before it, so that it takes the same arguments and some more."""
+    new, old = import_class(class_path), import_class(parent)
+    return inspect.isclass(new) and inspect.isclass(old) and issubclass(new, old)
 
 
 def full_path(name: str, sibling: str, where: str) -> str:
@@ -271,11 +279,18 @@ def _drawn_data(seed: int) -> str:
     return str(miniature.draw(cache_folder().parent / "miniature" / str(seed), seed))
 
 
+def _data_file(name: str, data_set: str = "", *, _root_: Any) -> str:
+    """${data_file:points.json,pascal/ext}: a file in the folder of a data set; without one, in that of all data."""
+    place = find(data_set) if data_set else DataSet("all data")
+    return str(root_of(place, _root_.data.init_args.root) / name)
+
+
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "px": _scaled,
     "whole_px": _whole,
     "input_channels": _input_channels,
     "drawn_data": _drawn_data,
+    "data_file": _data_file,
 }
 for _name, _resolver in RESOLVERS.items():
     OmegaConf.register_resolver(_name, _resolver, replace=True)

@@ -8,14 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pytorch_lightning import LightningModule, Trainer
 
-from datamodules import geometry
 from datamodules.batch import Batch
 from datamodules.images import read_image
 from datamodules.index import ObjectIndex
@@ -25,10 +23,13 @@ from experiments.compose import Tree
 from experiments.figures import overlay, save_picture
 from experiments.nodes import Node
 from experiments.object_rows import describe, merge_rows, summarise
+from experiments.oracle import OracleScorer
 from experiments.runs import RunFolder
-from experiments.scorer import Scorer, sample_recipe, stretched, tight
+from experiments.scorer import Scorer, sample_recipe, stretched
 from experiments.training import build_part, without_hints
+from lightning_modules.interactive import Interactive
 from lightning_modules.metrics import error_rate, threshold_sweep
+from lightning_modules.two_stage import TwoStage
 
 __all__ = ["ObjectScorer", "evaluate", "load_model", "sample_recipe", "stretched"]
 
@@ -44,6 +45,24 @@ def load_model(node: Node, folder: RunFolder) -> LightningModule:
     return model.eval()
 
 
+def load_interactive(node: Node) -> Interactive:
+    """What an `evaluate` or `label` node predicts with: its network, after that of a first stage if it has one.
+
+    Raises ValueError when the two stages do not see the same crop.
+    """
+    second: Any = load_model(node.model, node.model.folder)
+    if node.first is None:
+        return second  # type: ignore[no-any-return]
+    seen, wanted = (run.config["data"]["init_args"]["sample"] for run in (node.first, node))
+    for key in ("size", "relax", "view", "test_view", "long_side", "test_interpolation"):
+        if seen.get(key) != wanted.get(key):
+            raise ValueError(
+                f"the two stages must see the same crop: data.sample.{key} is {seen.get(key)} of the first, run "
+                f"{node.first.hash}, and {wanted.get(key)} of the second, run {node.model.hash}"
+            )
+    return TwoStage(load_model(node.first, node.first.folder), second)  # type: ignore[arg-type]
+
+
 class ObjectScorer(Scorer):
     """Protocols `object_iou` and `grabcut_error`: one prediction per object, at every threshold of a sweep."""
 
@@ -51,7 +70,6 @@ class ObjectScorer(Scorer):
         super().__init__(model, index, config, folder)
         thresholds = {*self.evaluation["thresholds"], self.evaluation["threshold"]}
         self.thresholds = np.array(sorted(thresholds), np.float32)
-        self.tight = tight(self.evaluation)
 
     @property
     def columns(self) -> list[str]:
@@ -74,12 +92,7 @@ class ObjectScorer(Scorer):
         encoded = batch.rle[i]
         mask = coco_mask.decode(encoded.mask)
         void = None if encoded.void is None else coco_mask.decode(encoded.void)
-        crop_box, box = batch.crop_box[i].cpu().numpy(), batch.box[i].cpu().numpy()
-        window = geometry.window_in_image(crop_box, box if self.tight else None, mask.shape)
-        assert window is not None  # the object's own box lies in its image
-        pasted = geometry.window_of(probability, crop_box, window)
-        if self.evaluation["stretch"]:
-            pasted = stretched(pasted, beyond=pasted.size < mask.size)
+        window, pasted = self.pasted(probability, batch, i)
         inside = None if void is None else void[window]
         outside = _labelled(mask, void) - _labelled(mask[window], inside)  # 0 unless a user's box cuts the object off
         ious = threshold_sweep(pasted, mask[window], inside, self.thresholds, outside)
@@ -107,9 +120,7 @@ class ObjectScorer(Scorer):
     ) -> None:
         prediction = np.zeros_like(mask)
         prediction[window] = pasted > self.evaluation["threshold"]
-        to_image = cv2.invertAffineTransform(batch.to_crop[i].cpu().numpy())
-        points = geometry.apply(to_image, batch.points[i].cpu().numpy()[batch.clicks.valid[i].cpu().numpy()])
-        picture = overlay(read_image(self.index.image_path(position)), prediction, points, truth=mask)
+        picture = overlay(read_image(self.index.image_path(position)), prediction, *self.clicked(batch, i), truth=mask)
         save_picture(picture, self.picture_file(position, iou))
 
 
@@ -118,20 +129,14 @@ def _labelled(mask: NDArray, void: NDArray | None) -> int:
     return int(np.count_nonzero(mask if void is None else mask.astype(bool) & (void == 0)))
 
 
-SCORERS: dict[str, type[Scorer]] = {"object_iou": ObjectScorer, "grabcut_error": ObjectScorer, "clicks": ClickScorer}
+SCORERS: dict[str, type[Scorer]] = {
+    "object_iou": ObjectScorer, "grabcut_error": ObjectScorer, "clicks": ClickScorer, "oracle": OracleScorer,
+}  # fmt: skip
 
 
-def evaluate(node: Node, folder: RunFolder, title: str) -> None:
-    """Evaluate a node and write rows.csv, pictures and record.json."""
-    started = time.perf_counter()
-    parent = node.model
-    data = node.config["data"]["init_args"]
-    scoring = node.config["evaluation"]
-    index = open_objects(scoring["test"], data["root"], data["seed"])
-    if scoring["protocol"] not in SCORERS:
-        raise ValueError(f"no evaluation.protocol {scoring['protocol']!r}; there are: {', '.join(SCORERS)}")
-    scorer = SCORERS[scoring["protocol"]](load_model(parent, parent.folder), index, node.config, folder.path)
-    settings = node.config["trainer"]
+def run_through(scorer: Scorer) -> Trainer:
+    """Let a scorer see its objects, on the devices of its recipe; all processes are through when this returns."""
+    settings = scorer.config["trainer"]
     with without_hints():
         trainer = Trainer(
             accelerator=settings["accelerator"], devices=settings["devices"], num_nodes=settings["num_nodes"],
@@ -140,6 +145,18 @@ def evaluate(node: Node, folder: RunFolder, title: str) -> None:
         )  # fmt: skip
         trainer.test(scorer, verbose=False)
     trainer.strategy.barrier()
+    return trainer
+
+
+def evaluate(node: Node, folder: RunFolder, title: str) -> None:
+    """Evaluate a node and write rows.csv, pictures and record.json."""
+    started = time.perf_counter()
+    data = node.config["data"]["init_args"]
+    scoring = node.config["evaluation"]
+    index = open_objects(scoring["test"], data["root"], data["seed"])
+    if scoring["protocol"] not in SCORERS:
+        raise ValueError(f"no evaluation.protocol {scoring['protocol']!r}; there are: {', '.join(SCORERS)}")
+    trainer = run_through(SCORERS[scoring["protocol"]](load_interactive(node), index, node.config, folder.path))
     if not trainer.is_global_zero:
         return
     metrics = summarise(merge_rows(folder.path, len(index), trainer.world_size), scoring)

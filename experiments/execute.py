@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from experiments import focus_study
 from experiments.evaluation import evaluate
+from experiments.labelling import label
 from experiments.nodes import Node, load_node
 from experiments.runs import RunFolder, is_first_process
 from experiments.select import select
@@ -39,6 +41,11 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
         elif node.kind == "select":
             if first:
                 select(node, folder, title)
+        elif node.kind == "study":
+            if first:
+                focus_study.make(node, folder, title)
+        elif node.kind == "label":
+            label(node.with_lists(), folder, title)
         else:
             evaluate(node.with_lists(), folder, title)
         if torch.distributed.is_initialized():  # from here on every process of the group finds the record

@@ -17,7 +17,16 @@ from experiments.execute import execute
 from experiments.launchers import in_order
 from experiments.nodes import Node
 from experiments.object_rows import describe
-from experiments.rows import BuiltOn, Conditions, built_on, continued, find_spec, row_values, training_node
+from experiments.rows import (
+    BuiltOn,
+    Conditions,
+    built_on,
+    continued,
+    evaluation_of,
+    find_spec,
+    row_values,
+    training_node,
+)
 from experiments.runs import is_first_process, runs_root
 from experiments.sentences import one_sentence
 from experiments.training import under_agent, wandb_wanted
@@ -57,11 +66,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, T
 
 def evaluations(training: Node, base: BuiltOn = ALONE) -> list[Node]:
     """One evaluation per test set of a training's recipe."""
-    nodes = []
-    for test in training.config["evaluation"]["test"]:
-        config = {**training.config, "evaluation": {**training.config["evaluation"], "test": [test]}}
-        nodes.append(Node("evaluate", config, (training, *base.listing([test]))))
-    return nodes
+    return [evaluation_of(training, base, [test]) for test in training.config["evaluation"]["test"]]
 
 
 def run(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:

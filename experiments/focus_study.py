@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,7 +28,8 @@ from datamodules.recipe import SampleRecipe
 from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
 from experiments.compose import parse_value
-from experiments.runs import write_atomically
+from experiments.nodes import Node
+from experiments.runs import RunFolder, write_atomically
 from experiments.sentences import one_sentence
 
 Noise = Literal["integers", "continuous"]
@@ -138,6 +140,21 @@ def _csv(objects: NDArray, error: NDArray, shift: NDArray) -> str:
     writer.writerow(["object_id", "error", "shift"])
     writer.writerows((int(o), f"{e:.4f}", f"{s:.4f}") for o, e, s in zip(objects, error, shift))
     return text.getvalue()
+
+
+def make(node: Node, folder: RunFolder, title: str) -> None:
+    """Make the `study` run of a table: figure, draws and record, by the values of `evaluation.study`."""
+    started = time.perf_counter()
+    data, scoring = node.config["data"]["init_args"], node.config["evaluation"]
+    asked = dict(scoring["study"])
+    recipe = SampleRecipe(size=asked.pop("size"), relax=asked.pop("relax"))
+    index = open_objects(scoring["test"], data["root"], data["seed"])
+    metrics = study(index, recipe, **asked, seed=data["seed"], folder=folder.path / "pictures")
+    print(f"  {title}: mean error {metrics['mean_error']:.1f}, mean shift {metrics['mean_shift']:.1f} px", flush=True)
+    folder.finish(
+        kind="study", metrics=metrics, seed=node.config["seed"], seconds=time.perf_counter() - started, parents=[],
+        manifest=node.manifest(), data=scoring["test"], study=scoring["study"],
+    )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

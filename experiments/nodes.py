@@ -1,9 +1,9 @@
-"""What can be run: train, evaluate, select, as nodes of a graph; their identity decides whether they are done."""
+"""What can be run: train, evaluate, label, select, study, as nodes of a graph; identity decides whether one is done."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +16,17 @@ from experiments.runs import RunFolder, digest, file_digest, runs_root
 from lightning_modules.networks.official import load_exactly, load_official, read_weights
 from lightning_modules.networks.pretrained import find_pretrained
 
-Kind = Literal["train", "weights", "evaluate", "select"]
+Kind = Literal["train", "weights", "evaluate", "label", "select", "study"]
 LIST = "objects.txt"  # what a `select` run makes: ids of objects, one a line
+LABELS = "labels.json"  # what a `label` run makes: masks in COCO's format
+NAMING = {"select": ("listed", LIST), "label": ("labelled", LABELS)}  # how data name such runs, and their files
 
 # What does not determine a result: where and on what a run is made, and what only shows its progress.
 NOT_IDENTITY = {
     # sync_batchnorm: several processes then see the statistics that one would; the record says what was done
     "trainer": ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "sync_batchnorm"),
     "data": ("workers", "root", "val", "val_batch_size"),
-    "evaluation": ("test", "batch_size"),
+    "evaluation": ("test", "batch_size", "study"),
     "weights": ("loss", "optimizer", "schedule", "head_lr_factor", "iteration", "corrections", "jitter"),
 }
 TEST_ONLY = ("test_points", "test_interpolation", "test_view", "long_side")  # of a sample: they belong to evaluations
@@ -35,11 +37,14 @@ class Node:
     """One run to be made.
 
     Args:
-        kind: `train`; `weights`, a file of weights that stands in for a training; `evaluate`, on its parent's network;
-            `select`, the objects of its parent, an evaluation, that keep a rule.
-        config: the composed tree; for `evaluate` with the one data set that it tests.
-        parents: runs that this one builds on: the training that a training continues or that is evaluated, then the
-            `select` runs whose lists its data name (`listed: <hash>`); of `select`, the evaluation.
+        kind: `train`; `weights`, a file of weights that stands in for a training; `evaluate` and `label`, a row or a
+            mask for every object, on the parent's network; `select`, the objects of its parent, an evaluation, that
+            keep a rule; `study`, of simulated points alone, without any network.
+        config: the composed tree; for `evaluate` and `label` with the one data set that they read.
+        parents: runs that this one builds on: the training that a training continues, or that is evaluated; where it
+            is evaluated in two stages, that of the first stage; then the runs that its data name, `select` runs by
+            their lists (`listed: <hash>`), `label` runs by their masks (`labelled: <hash>`). Of `select`, the
+            evaluation.
         weights: the file of a `weights` node.
         rule: of a `select` node, e.g. {metric: iou, below: 0.8}: a column of the evaluation's rows and its bound.
         found: the folder that this node was read from; it keeps its name, whatever the code would call it today.
@@ -74,13 +79,21 @@ class Node:
 
     @property
     def model(self) -> Node:
-        """The training, or its stand-in, whose network this run is or is about."""
-        return self if self.kind in ("train", "weights") else self.parents[0].model
+        """The training, or its stand-in, whose network this run is or is about; a study, which has none, is its own."""
+        return self if self.kind in ("train", "weights", "study") else self.parents[0].model
+
+    @property
+    def first(self) -> Node | None:
+        """Of an evaluation or a labelling in two stages: the training, or its stand-in, of the first."""
+        models = [parent for parent in self.parents if parent.kind in ("train", "weights")]
+        return models[1] if len(models) > 1 else None
 
     @property
     def lists(self) -> dict[str, Path]:
-        """The files behind the hashes that this run's data may list."""
-        return {parent.hash: parent.folder.path / LIST for parent in self.parents if parent.kind == "select"}
+        """The files behind the hashes that this run's data may name."""
+        return {
+            parent.hash: parent.folder.path / NAMING[parent.kind][1] for parent in self.parents if parent.kind in NAMING
+        }
 
     def identity(self) -> dict[str, Any]:
         """All that determines the result, and nothing else."""
@@ -88,6 +101,9 @@ class Node:
             assert self.rule is not None
             return {"kind": self.kind, "parents": [parent.hash for parent in self.parents], "rule": dict(self.rule)}
         config, data = self.config, self.config["data"]["init_args"]
+        if self.kind == "study":
+            asked = {name: config["evaluation"][name] for name in ("protocol", "study")}
+            return {"kind": self.kind, **asked, "seed": data["seed"], "manifest": self.manifest()}
         sample = {key: value for key, value in data["sample"].items() if key not in TEST_ONLY}
         common = {
             "kind": self.kind,
@@ -96,13 +112,17 @@ class Node:
             "parents": [parent.hash for parent in self.parents],
             "precision": config["trainer"]["precision"],
         }
-        if self.kind == "evaluate":
-            test_sample = {key: value for key, value in data["sample"].items() if key in TEST_ONLY}
-            unused = () if config["evaluation"]["protocol"] == "clicks" else ("clicks",)
-            evaluation = _without(config["evaluation"], (*NOT_IDENTITY["evaluation"], *unused))
+        if self.kind in ("evaluate", "label"):
+            manifest = self.manifest()  # first: without the data set it says how to get it, points included
+            test_sample = {key: _by_content(value) for key, value in data["sample"].items() if key in TEST_ONLY}
+            unused = list(NOT_IDENTITY["evaluation"])
+            if self.kind == "label":
+                unused += ["protocol", "thresholds"]
+            if self.kind == "label" or config["evaluation"]["protocol"] != "clicks":
+                unused.append("clicks")
+            evaluation = _without(config["evaluation"], unused)
             return {
-                **common, "evaluation": evaluation, "sample": test_sample, "seed": data["seed"],
-                "manifest": self.manifest(),
+                **common, "evaluation": evaluation, "sample": test_sample, "seed": data["seed"], "manifest": manifest,
             }  # fmt: skip
         model = copy.deepcopy(config["model"])
         network = model["init_args"]["network"]["init_args"]
@@ -121,16 +141,18 @@ class Node:
         }  # fmt: skip
 
     def manifest(self) -> str:
-        """Fingerprint of the objects that this node reads; where another run lists them, of all and that run's hash."""
+        """Fingerprint of the objects that this node reads; of all, and hashes, where other runs list or label them."""
         data = self.config["data"]["init_args"]
-        specs = self.config["evaluation"]["test"] if self.kind == "evaluate" else data["train"]
+        specs = data["train"] if self.kind == "train" else self.config["evaluation"]["test"]
         if not self.lists:
             return open_objects(specs, data["root"], data["seed"]).fingerprint()
         names = {text: name for name, path in self.lists.items() for text in (name, str(path))}
-        listed = [names.get(str(spec.get("listed"))) if isinstance(spec, dict) else None for spec in specs]
-        whole = [_without(spec, ("listed",)) if name else spec for spec, name in zip(specs, listed)]
-        fingerprint = open_objects(whole, data["root"], data["seed"]).fingerprint()
-        return "-".join([fingerprint, *(name or "all" for name in listed)])
+        whole, named = [], []
+        for spec in specs:
+            by = {key: names[str(spec[key])] for key in named_runs(spec) if str(spec[key]) in names}
+            whole.append(_without(spec, by) if by else spec)
+            named.append("+".join(by.values()) or "all")
+        return "-".join([open_objects(whole, data["root"], data["seed"]).fingerprint(), *named])
 
     def with_lists(self) -> Node:
         """This run with the hashes in its data replaced by the lists' files, which are there when it is made."""
@@ -138,8 +160,9 @@ class Node:
             return self
         config = copy.deepcopy(self.config)
         for spec in (*config["data"]["init_args"]["train"], *config["evaluation"]["test"]):
-            if isinstance(spec, dict) and spec.get("listed") in self.lists:
-                spec["listed"] = str(self.lists[spec["listed"]])
+            for key, run in named_runs(spec).items():
+                if run in self.lists:
+                    spec[key] = str(self.lists[run])
         return replace(self, config=config, found=self.folder)
 
     def load_into(self, model: nn.Module) -> None:
@@ -166,7 +189,21 @@ class Node:
         yield self
 
 
-def _without(tree: Tree, keys: tuple[str, ...]) -> Tree:
+def named_runs(spec: Any) -> dict[str, str]:
+    """What an entry of data names of other runs, by key: {listed: <hash or file>}, {labelled: ...}."""
+    keys = [key for key, _ in NAMING.values()]
+    return {key: spec[key] for key in keys if spec.get(key) is not None} if isinstance(spec, dict) else {}
+
+
+def _by_content(value: Any) -> Any:
+    """A class that reads a file, of what people clicked, is known by what is in it and not by where it lies."""
+    arguments = value.get("init_args", {}) if isinstance(value, dict) else {}
+    if "file" not in arguments:
+        return value
+    return {**value, "init_args": {**arguments, "file": file_digest(arguments["file"])}}
+
+
+def _without(tree: Tree, keys: Collection[str]) -> Tree:
     return {key: value for key, value in tree.items() if key not in keys}
 
 

@@ -1,15 +1,18 @@
-"""Masks from extreme points, or from clicks that say object or background, for people who only want masks.
+"""Masks for people who only want masks: from extreme points, from an inside point and a box, or from clicks.
 
     python -m experiments.predict --run RUN image.jpg --points 12,80 95,14 180,77 90,160
+    python -m experiments.predict --run RUN image.jpg --inside 95,80 --box 4,6,188,170
     python -m experiments.predict --run RUN image.jpg --positive 120,80 140,90 --negative 10,12
 
-Which of the two, the run's recipe says: clicks where its evaluation begins without points. Writes image.mask.png (0 and
-255) and image.overlay.png. From Python:
+Which of the three, the run's recipe says: it is what its simulated user gives before the first mask. Further clicks,
+`--positive` on the object and `--negative` on the background, correct that mask where the run's evaluation takes any.
+Writes image.mask.png (0 and 255) and image.overlay.png. From Python:
 
     predictor = Predictor.from_run("runs/3f2a...")
     mask = predictor(read_image("image.jpg"), [(12, 80), (95, 14), (180, 77), (90, 160)])
 
-    session = predictor.session(read_image("image.jpg"))
+    session = predictor.session(read_image("image.jpg"), inside=(95, 80), box=(4, 6, 188, 170))
+    mask = session.mask
     mask = session.click(120, 80)
     mask = session.click(10, 12, positive=False)
 """
@@ -24,20 +27,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from datamodules import geometry
-from datamodules.batch import Sample, collate
-from datamodules.clicks.points import CORRECTIVE_KINDS, EXTREME_KINDS, NoPoints, PointKind, Points, Target
+from datamodules.batch import Batch, Sample, collate
+from datamodules.clicks.points import CORRECTIVE_KINDS, PointKind
 from datamodules.images import read_image
 from datamodules.recipe import SampleRecipe
-from datamodules.views import crop_image, size_within, view_box, whole_box
+from datamodules.views import evaluation_views
 from experiments.click_benchmark import Paste
+from experiments.compose import Tree
 from experiments.evaluation import load_model, sample_recipe, stretched
 from experiments.figures import overlay, save_picture
+from experiments.first_points import Opening, within
 from experiments.nodes import load_node
 from experiments.runs import find_run
+from experiments.scorer import tight
 from experiments.sentences import one_sentence
 from lightning_modules.interactive import Interactive
 
@@ -47,20 +52,31 @@ class Predictor:
 
     Args:
         model: any method of the suite, in eval mode.
-        recipe: what it wants to see of an object.
-        threshold: of the probability. stretch, paste: as in the run's evaluation; the latter is how whole images that
-            were made smaller become large again.
+        recipe: what it wants to see of an object, and what its user gives before the first mask.
+        threshold: of the probability. stretch, paste: as in the run's evaluation; the latter is how crops, and whole
+            images that were made smaller, get their size back.
+        tight: whether an object outside the box of its first points is dropped, as in DEXTR; IOG keeps it.
+        corrections: how many clicks may follow the first points, None for any number.
     """
 
     def __init__(
-        self, model: Interactive, recipe: SampleRecipe, threshold: float, stretch: bool = False, paste: str = "linear"
+        self,
+        model: Interactive,
+        recipe: SampleRecipe,
+        threshold: float,
+        stretch: bool = False,
+        paste: str = "cubic",
+        tight: bool = True,
+        corrections: int | None = None,
     ) -> None:
         self.model, self.recipe, self.threshold, self.stretch, self.paste = model, recipe, threshold, stretch, paste
+        self.tight, self.corrections = tight, corrections
+        self.opening = Opening.of(recipe)
 
     @property
     def begins_without_points(self) -> bool:
-        """Whether the method takes clicks of both signs, as in its evaluation, rather than extreme points."""
-        return isinstance(self.recipe.test_points, NoPoints)
+        """Whether the method takes clicks of both signs from the beginning, as in its evaluation."""
+        return not self.opening.asked
 
     @property
     def takes_masks(self) -> bool:
@@ -75,88 +91,103 @@ class Predictor:
         folder = node.folder
         if folder.record is None:
             raise ValueError(f"run {folder.name} is not finished: train it to its end first")
-        scoring = node.config["evaluation"]
-        model = load_model(node, folder)
+        return cls.of(load_model(node, folder), node.config)  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, model: Interactive, config: Tree) -> Predictor:
+        """A model with what a composed tree says of its samples and its evaluation."""
+        clicks = config["evaluation"].get("clicks", {"corrections": 0})
+        scoring = {"box": clicks.get("box", "tight"), **config["evaluation"]}  # runs made before it moved there
         return cls(
-            model, sample_recipe(node.config), scoring["threshold"], scoring["stretch"],  # type: ignore[arg-type]
-            scoring.get("paste", "linear"),
+            model, sample_recipe(config), scoring["threshold"], scoring["stretch"], scoring.get("paste", "cubic"),
+            tight(scoring), clicks["corrections"],
         )  # fmt: skip
 
-    def session(self, image: NDArray[np.uint8], start: NDArray | None = None) -> Session:
-        """One object of an RGB image, to be clicked; `start` (H, W) is a mask to begin with, object where > 0.
+    def session(
+        self,
+        image: NDArray[np.uint8],
+        start: NDArray | None = None,
+        *,
+        points: ArrayLike = (),
+        inside: ArrayLike = (),
+        box: ArrayLike = (),
+    ) -> Session:
+        """One object of an RGB image: its first mask, and then whatever clicks correct it.
 
-        Raises ValueError for a method of extreme points, and for a start that the network would not see.
+        Args:
+            start: (H, W), a mask to begin with, object where > 0; for a network that sees the last mask.
+            points: extreme points (x, y) in any order, of a method that begins with them.
+            inside: (x, y), IOG's inside point.
+            box: (x, y, x, y), two opposite corners of a box somewhat larger than the object, for IOG. It is taken as it
+                is: its four corners are the outside points, and the crop is the box with the recipe's `relax` around
+                it. In training the corners lie `relax` of `InsideOutside` beyond the object's own box.
+
+        Raises ValueError for what the method does not take or misses.
         """
-        return Session(self, image, start)
+        full = (int(image.shape[0]), int(image.shape[1]))
+        first = self.opening(full, points=points, inside=inside, box=box)
+        if self.begins_without_points and self.recipe.test_view != "whole_image":
+            raise ValueError("clicks need a run that is evaluated on whole images, as data.sample.test_view says")
+        if start is not None and not self.takes_masks:
+            raise ValueError("this run's network has no mask channel, so it cannot start from a mask; leave out --mask")
+        if start is not None and start.shape != full:
+            raise ValueError(f"the start mask needs the image's size {full}, got {start.shape}")
+        nothing = np.zeros(full, np.uint8)
+        views = evaluation_views(image, nothing, nothing, self.recipe, first.box)
+        sample = Sample(
+            views.image, views.mask, views.void, first.on_grid(views), np.array(first.kinds, np.int64), views.to_crop,
+            views.crop_box, first.box, full, object_id=0,
+        )  # fmt: skip
+        return Session(self, collate([sample]), first.xy, start)
 
     def __call__(self, image: NDArray[np.uint8], points: ArrayLike) -> NDArray[np.bool_]:
-        """The mask (H, W) of the object with these four extreme points (x, y), in any order, in an RGB image."""
-        return self.probability(image, points) > self.threshold
+        """The mask (H, W) of the object with these extreme points (x, y), in any order, in an RGB image."""
+        return self.session(image, points=points).mask
 
     def probability(self, image: NDArray[np.uint8], points: ArrayLike) -> NDArray[np.float32]:
-        """The same before the threshold: (H, W) in about [0, 1], 0 outside the box of the points."""
-        if self.begins_without_points:
-            raise ValueError("this run's method takes clicks, not extreme points; give --positive and --negative ones")
-        clicked = extreme_order(np.asarray(points, np.float64), image.shape[:2])
-        box = np.concatenate([clicked.min(0), clicked.max(0)]).astype(np.int64)
-        crop_box = view_box(box, image.shape[:2], self.recipe)
-        crop = crop_image(image, crop_box, self.recipe)
-        scale = self.recipe.size / (crop_box[2:] - crop_box[:2] + 1)
-        clicks = Points(
-            torch.from_numpy(points_in_crop(clicked, crop_box, self.recipe.size))[None].float(),
-            torch.tensor([EXTREME_KINDS]),
-            torch.from_numpy(scale)[None].float(),
-        )
-        with torch.inference_mode():
-            state = self.model.start(torch.from_numpy(crop).permute(2, 0, 1)[None], clicks)
-            logits, _ = self.model.predict(state, clicks)
-        probability = torch.sigmoid(logits.float())[0, 0].numpy()
-        pasted = geometry.paste(probability, crop_box, image.shape[:2], box)
-        return stretched(pasted, beyond=False) if self.stretch else pasted
+        """The same before the threshold: (H, W) in about [0, 1], 0 where the method's predictions are dropped."""
+        return self.session(image, points=points).probability
 
 
 class Session:
     """One object of one image, clicked until its mask is right; what the network knows of the image is kept.
 
-    The image is shown whole, within the recipe's `long_side`, and a mask is what the click benchmark would see.
+    The network sees what it sees in the run's evaluation: a crop around the box of the first points, or the whole image
+    within the recipe's `long_side`; and a mask is what the click benchmark would see. `Predictor.session` makes one.
+
+    Args:
+        batch: one object with its first points, as an evaluation's loader gives it.
+        first: (K, 2), these points in pixels of the image.
+        start: (H, W), the mask to begin with.
     """
 
-    def __init__(self, predictor: Predictor, image: NDArray[np.uint8], start: NDArray | None = None) -> None:
-        recipe, full = predictor.recipe, (int(image.shape[0]), int(image.shape[1]))
-        if not predictor.begins_without_points:
-            raise ValueError("this run's method takes four extreme points, not clicks; give --points")
-        if recipe.test_view != "whole_image":
-            raise ValueError("clicks need a run that is evaluated on whole images, as data.sample.test_view says")
-        if start is not None and not predictor.takes_masks:
-            raise ValueError("this run's network has no mask channel, so it cannot start from a mask; leave out --mask")
-        if start is not None and start.shape != full:
-            raise ValueError(f"the start mask needs the image's size {full}, got {start.shape}")
-        size, box = size_within(full, recipe.long_side), whole_box(full)
-        shown = image if size == full else geometry.resize(image, size, "area")
-        nothing = np.zeros(size, np.uint8)
-        to_crop = geometry.box_to_grid(box, size)
-        sample = Sample(
-            shown,
-            nothing,
-            nothing,
-            *NoPoints()(Target(nothing), np.random.default_rng()),
-            to_crop,
-            box,
-            box,
-            full,
-            object_id=0,
-        )
-        self._batch = collate([sample])
-        self._model, self._points, self._state, self._full = predictor.model, self._batch.clicks, None, full
-        self._paste = Paste(predictor.threshold, predictor.paste, predictor.stretch)
+    def __init__(self, predictor: Predictor, batch: Batch, first: NDArray, start: NDArray | None = None) -> None:
+        self._batch, self._model = batch, predictor.model
+        self._points, self._state, self._left = batch.clicks, None, predictor.corrections
+        self._full = (int(batch.image_size[0, 0]), int(batch.image_size[0, 1]))
+        self._paste = Paste(predictor.threshold, predictor.paste, predictor.stretch, predictor.tight)
         self._previous: Tensor | None = None
-        self.mask: NDArray[np.bool_] = np.zeros(full, bool)
+        self._logits: Tensor | None = None
+        self.mask: NDArray[np.bool_] = np.zeros(self._full, bool)
         if start is not None:
             self.mask = start > 0
-            previous = geometry.warp(self.mask.astype(np.uint8), to_crop, size, "nearest")
+            grid = batch.to_crop[0].numpy()
+            previous = geometry.warp(self.mask.astype(np.uint8), grid, batch.size, "nearest")
             self._previous = torch.from_numpy(previous)[None, None].float()
-        self.points: list[tuple[float, float]] = []
-        self.kinds: list[PointKind] = []
+        self.points: list[tuple[float, float]] = [(x, y) for x, y in first.tolist()]
+        self.kinds = [PointKind(int(kind)) for kind in batch.point_kinds[0]]
+        if self.kinds:
+            self._look()
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """(H, W) in about [0, 1]: what the threshold makes the mask from; zeros before the first click."""
+        if self._logits is None:
+            return np.zeros(self._full, np.float32)
+        crop = torch.sigmoid(self._logits.float())[0, 0].numpy()
+        box = self._batch.box[0].numpy() if self._paste.tight else None
+        pasted = geometry.paste(crop, self._batch.crop_box[0].numpy(), self._full, box, self._paste.interpolation)
+        return stretched(pasted, beyond=False) if self._paste.stretch else pasted
 
     def click(self, x: float, y: float, positive: bool = True) -> NDArray[np.bool_]:
         """The mask (H, W) after one more click in pixels of the image; positive means "this is object"."""
@@ -165,54 +196,42 @@ class Session:
     def click_all(self, positive: ArrayLike, negative: ArrayLike = ()) -> NDArray[np.bool_]:
         """The mask (H, W) after several more clicks, (K, 2) each, and a single look of the network.
 
-        Raises ValueError, and stays as it was, without any click and for one outside the image.
+        Raises ValueError, and stays as it was, without any click, for one outside the image, and for more of them than
+        the run's evaluation makes.
         """
         xy = [np.asarray(clicks, np.float64).reshape(-1, 2) for clicks in (positive, negative)]
         kinds = [kind for clicks, kind in zip(xy, CORRECTIVE_KINDS) for _ in clicks]
-        clicked = inside(np.concatenate(xy), self._full)
+        clicked = within(np.concatenate(xy), self._full)
         if not kinds:
             raise ValueError("expected at least one click, got none; give --positive x,y")
-        # The outer half of a shrunken image's outermost pixel belongs to that pixel, as in the benchmark.
+        if self._left is not None and len(kinds) > self._left:
+            most = f"at most {self._left} more" if self._left else "no further"
+            raise ValueError(
+                f"this run's evaluation makes {most} clicks (corrections), got {len(kinds)}; leave them out"
+            )
         last = np.array(self._batch.size[::-1]) - 1.0
-        on_grid = geometry.apply(self._batch.to_crop[0].numpy(), clicked).clip(0, last)
-        points = replace(
+        on_grid = geometry.apply(self._batch.to_crop[0].numpy(), clicked)
+        at_rim = (on_grid >= -0.5) & (on_grid <= last + 0.5)  # the outer half of a shrunken image's outermost pixel
+        on_grid = np.where(at_rim, on_grid.clip(0, last), on_grid)  # belongs to that pixel, as in the benchmark
+        self._points = replace(
             self._points,
             xy=torch.cat([self._points.xy, torch.from_numpy(on_grid)[None].to(self._points.xy)], 1),
             kinds=torch.cat([self._points.kinds, torch.tensor([kinds])], 1),
         )
+        self._left = None if self._left is None else self._left - len(kinds)
+        self.points, self.kinds = [*self.points, *map(tuple, clicked.tolist())], [*self.kinds, *kinds]
+        return self._look()
+
+    def _look(self) -> NDArray[np.bool_]:
+        """The mask after all clicks so far."""
         with torch.inference_mode():
             if self._state is None:
-                self._state = self._model.start(self._batch.image, points)
-            logits, self._state = self._model.predict(self._state, points, self._previous)
+                self._state = self._model.start(self._batch.image, self._points)
+            logits, self._state = self._model.predict(self._state, self._points, self._previous)
         above = logits > self._paste.logit
-        self._previous, self._points = above.float(), points
-        self.points, self.kinds = [*self.points, *map(tuple, clicked.tolist())], [*self.kinds, *kinds]
+        self._previous, self._logits = above.float(), logits
         self.mask = self._paste.masks(logits, above, self._batch, [self._full])[0] > 0
         return self.mask
-
-
-def inside(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Points (K, 2) that lie in an image of size (H, W). Raises ValueError when one does not."""
-    height, width = size
-    if not ((points >= 0) & (points <= [width - 1, height - 1])).all():
-        raise ValueError(f"a point lies outside the image of {width} x {height} pixels: {points.tolist()}")
-    return points
-
-
-def extreme_order(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Four clicks as left, top, right, bottom, whatever order they came in. Raises ValueError for anything else."""
-    if points.shape != (4, 2):
-        raise ValueError(f"expected four points x,y (left, top, right, bottom of the object), got {len(points)}")
-    x, y = inside(points, size).T
-    _, click = linear_sum_assignment(np.stack([x, y, -x, -y]))  # one click a side, also when one is extreme in two
-    return points[click]
-
-
-def points_in_crop(points: NDArray[np.float64], crop_box: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Clicks as whole pixels of the resized crop, cut off as in the authors' demonstration."""
-    x_min, y_min, x_max, y_max = crop_box
-    extent = np.array([x_max - x_min + 1, y_max - y_min + 1])
-    return np.floor((points - [x_min, y_min]) * size / extent).astype(np.int64)
 
 
 def written(texts: Sequence[str]) -> list[tuple[float, float]]:
@@ -223,12 +242,25 @@ def written(texts: Sequence[str]) -> list[tuple[float, float]]:
         raise ValueError(f"points are written x,y in pixels, got {' '.join(texts)}") from error
 
 
+def written_box(text: str | None) -> list[float]:
+    """A box of a command line, empty without one. Raises ValueError when it is not written x0,y0,x1,y1."""
+    try:
+        numbers = [float(number) for number in text.split(",")] if text else []
+    except ValueError as error:
+        raise ValueError(f"a box is written x0,y0,x1,y1 in pixels, got {text}") from error
+    if len(numbers) not in (0, 4):
+        raise ValueError(f"a box is written x0,y0,x1,y1 in pixels, got {text}")
+    return numbers
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", type=Path)
     parser.add_argument("--run", required=True, help="a run's folder or the beginning of its hash")
-    parser.add_argument("--points", nargs=4, default=[], metavar="x,y", help="the four extreme points")
+    parser.add_argument("--points", nargs="+", default=[], metavar="x,y", help="the extreme points (DEXTR, FAIRS)")
+    parser.add_argument("--inside", metavar="x,y", help="a point well inside of the object (IOG)")
+    parser.add_argument("--box", metavar="x0,y0,x1,y1", help="two opposite corners of a loose box around it (IOG)")
     parser.add_argument("--positive", nargs="+", default=[], metavar="x,y", help="clicks on the object")
     parser.add_argument("--negative", nargs="+", default=[], metavar="x,y", help="clicks on the background")
     parser.add_argument("--mask", type=Path, help="a mask to start from, for a network with a mask channel")
@@ -236,25 +268,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="the mask's file; default: beside the image")
     options = parser.parse_args(arguments)
     points, positive, negative = (written(texts) for texts in (options.points, options.positive, options.negative))
-    if points and (positive or negative or options.mask):
-        raise ValueError("expected extreme points (--points) or clicks (--positive, --negative, --mask), got both")
+    inside, box = written([options.inside] if options.inside else []), written_box(options.box)
     image = read_image(options.image)
     start = None if options.mask is None else read_image(options.mask).max(axis=2)
     predictor = Predictor.from_run(options.run)
     if options.threshold is not None:
         predictor.threshold = options.threshold
-    kinds: Sequence[int] = EXTREME_KINDS
-    if positive or negative or options.mask or (predictor.begins_without_points and not points):
-        session = predictor.session(image, start)
-        mask = session.click_all(positive, negative)
-        points, kinds = session.points, session.kinds
-    else:
-        mask = predictor(image, points)
+    session = predictor.session(image, start, points=points, inside=inside, box=box)
+    if positive or negative or not session.kinds:
+        session.click_all(positive, negative)
     out = options.out or options.image.with_suffix(".mask.png")
     picture = out.with_suffix("").with_suffix(".overlay.png")
-    save_picture((mask * np.uint8(255)), out)
-    save_picture(overlay(image, mask, np.array(points), kinds), picture)
-    print(f"{int(mask.sum()):,} pixels: {out}, {picture}")
+    save_picture((session.mask * np.uint8(255)), out)
+    save_picture(overlay(image, session.mask, np.array(session.points), session.kinds), picture)
+    print(f"{int(session.mask.sum()):,} pixels: {out}, {picture}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python -m experiments.report_check reports/miniature/dextr-4.json      or `make 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.click_curves import as_numbers, click_runs
+from experiments.compare import COMPARISON, again, as_lists
 from experiments.records import Records
 from experiments.report import from_tree
 from experiments.report_grids import Grid, banner, grids
@@ -46,6 +48,9 @@ def check_report(report: Path, runs: Path) -> list[str]:
 def _check_one(path: Path, runs: Path) -> Iterator[str]:
     try:
         tree = json.loads(path.read_text())
+        if tree.get("kind") == COMPARISON:
+            yield from _changed_comparison(path, tree)
+            return
         table = load_table(tree["id"])
         stated = from_tree(tree, table, runs)
         cells = complete(table, [_again(cell, stated) for cell in stated.cells if cell.state != QUOTED])
@@ -60,6 +65,20 @@ def _check_one(path: Path, runs: Path) -> Iterator[str]:
             yield f"{other.name} is missing"
         else:
             yield from _changed_text(other, other.read_text(), read(other.read_text()), true)
+
+
+def _changed_comparison(path: Path, tree: dict[str, Any]) -> Iterator[str]:
+    true = again(tree)
+    for place, digest in tree["records"].items():
+        if not Path(place).exists() or hashlib.sha256(Path(place).read_bytes()).hexdigest() != digest:
+            yield f"record {place} is not the one the report was made from; compare the runs again"
+    if tree["grids"] != as_lists(true):
+        yield "its numbers are not those of the runs' rows"
+    for other, read in ((path.with_suffix(".md"), _markdown_grids), (path.with_suffix(".html"), _html_grids)):
+        if not other.exists():
+            yield f"{other.name} is missing"
+        else:
+            yield from _changed_tables(other, read(other.read_text()), true)
 
 
 def _again(cell: Cell, result: TableResult) -> Cell:
@@ -112,6 +131,10 @@ def _changed_text(path: Path, text: str, found: list[list[list[str]]], true: Tab
         yield f"{path.name}: the line about the profile is missing or changed"
     if cost(true) not in unescape(text):
         yield f"{path.name}: the line about the cost is missing or changed; it should say: {cost(true)}"
+    yield from _changed_tables(path, found, expected)
+
+
+def _changed_tables(path: Path, found: list[list[list[str]]], expected: Sequence[Grid]) -> Iterator[str]:
     if len(found) != len(expected):
         yield f"{path.name}: {len(found)} tables, expected {len(expected)}"
         return
@@ -187,7 +210,7 @@ def foreign_runs(path: Path) -> list[str]:
     Reports with values changed on the command line and cells of released weights cannot be derived again.
     """
     tree = json.loads(path.read_text())
-    if tree["profile"].endswith("-changed"):
+    if tree.get("kind") == COMPARISON or tree["profile"].endswith("-changed"):
         return []
     table, conditions = load_table(tree["id"]), Conditions(tree["profile"])
     complaints = []

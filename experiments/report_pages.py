@@ -26,9 +26,16 @@ def markdown_page(result: TableResult, pictures: Sequence[Picture]) -> str:
     table = result.table
     parts = [f"# {table.title}", f"`{table.id}`, {', '.join(table.datasets)}", f"**{banner(result)}**"]
     first, *others = grids(result)
-    parts += [_markdown_grid(first)]
+    parts += [markdown_grid(first)]
     if table.notes:
         parts += ["## Notes", "\n".join(f"- {note}" for note in table.notes)]
+    parts += [*markdown_pictures(pictures), *(markdown_grid(grid) for grid in others)]
+    return "\n\n".join([*parts, "## Cost and machine", cost(result)]) + "\n"
+
+
+def markdown_pictures(pictures: Sequence[Picture]) -> list[str]:
+    """Pictures with their captions: those of a row side by side, then those of the whole table."""
+    parts = []
     for row, shown in _by_row(pictures).items():
         images = [f"![{p.caption}]({p.path.as_posix()})" for p in shown]
         captions = [p.caption for p in shown]
@@ -36,36 +43,44 @@ def markdown_page(result: TableResult, pictures: Sequence[Picture]) -> str:
             parts += [f"{' '.join(images)}\n\n{row}: {'; '.join(captions)}"]
         else:
             parts += [f"{image}\n\n{caption}" for image, caption in zip(images, captions)]
-    parts += [_markdown_grid(grid) for grid in others]
-    return "\n\n".join([*parts, "## Cost and machine", cost(result)]) + "\n"
+    return parts
 
 
 def html_page(result: TableResult, pictures: Sequence[Picture], folder: Path) -> str:
     """The report as one HTML file: style and pictures (from below `folder`) inside."""
     table, where = result.table, ", ".join(result.table.datasets)
     first, *others = grids(result)
-    shown = "".join(_figures(row, found, folder) for row, found in _by_row(pictures).items())
+    shown = html_pictures(pictures, folder)
     over = " &nbsp;·&nbsp; ".join(
         [escape(table.id), f"<code>make reproduce-table-{table.number}</code>", escape(where)]
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    body = "".join([
+        html_grid(first),
+        f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
+        f"<h2>Pictures</h2>{shown}" if shown else "",
+        *(html_grid(grid) for grid in others),
+    ])  # fmt: skip
+    title = f"{table.id}: {table.title} ({result.profile})"
+    return html_document(title, table.title, over, result.profile, banner(result), body, cost(result))
+
+
+def html_document(title: str, heading: str, over: str, profile: str, first: str, body: str, last: str) -> str:
+    """A whole page: `first` is what a reader must know, `last` what it cost; `over` and `body` are HTML."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(table.id)}: {escape(table.title)} ({escape(result.profile)})</title>
+<title>{escape(title)}</title>
 <style>
 {STYLE}</style>
 </head>
 <body><main>
 <div class="over">{over}</div>
-<h1>{escape(table.title)}</h1>
-<div class="banner {escape(result.profile)}">{escape(banner(result))}</div>
-{_html_grid(first)}
-{f"<h2>Notes</h2><ul>{notes}</ul>" if notes else ""}
-{f"<h2>Pictures</h2>{shown}" if shown else ""}
-{"".join(_html_grid(grid) for grid in others)}
-<footer>{escape(cost(result))}</footer>
+<h1>{escape(heading)}</h1>
+<div class="banner {escape(profile)}">{escape(first)}</div>
+{body}
+<footer>{escape(last)}</footer>
 </main></body>
 </html>
 """
@@ -86,7 +101,9 @@ def _words(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _markdown_grid(grid: Grid) -> str:
+def markdown_grid(grid: Grid) -> str:
+    """A grid with its heading and its line of text."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -95,7 +112,9 @@ def _markdown_grid(grid: Grid) -> str:
     return f"## {grid.title}\n\n" + (f"{grid.text}\n\n" if grid.text else "") + body
 
 
-def _html_grid(grid: Grid) -> str:
+def html_grid(grid: Grid) -> str:
+    """The same as HTML."""
+
     def kind(name: str) -> str:
         return name.lower().replace(" ", "-") + (" num" if name in grid.numbers else "")
 
@@ -127,6 +146,11 @@ def _by_row(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
     rows = [*dict.fromkeys(picture.row for picture in pictures if picture.row), ""]
     found = {row: [picture for picture in pictures if picture.row == row] for row in rows}
     return {row: shown for row, shown in found.items() if shown}
+
+
+def html_pictures(pictures: Sequence[Picture], folder: Path) -> str:
+    """The same as HTML, with the pictures (from below `folder`) inside."""
+    return "".join(_figures(row, found, folder) for row, found in _by_row(pictures).items())
 
 
 def _figures(row: str, pictures: Sequence[Picture], folder: Path) -> str:

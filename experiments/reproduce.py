@@ -154,7 +154,8 @@ def pictures_of(cells: Sequence[PlannedCell], folder: Path, each: int = 4) -> li
         some, several = max(1, each // evaluations[cell.row]), evaluations[cell.row] > 1
         found = sorted((node.folder.path / "pictures").glob("*.png"))
         for path in found[:: max(1, len(found) // some)][:some]:
-            caption = f"IoU {path.stem.partition('-iou')[2]} %"
+            iou = path.stem.partition("-iou")[2]
+            caption = f"IoU {iou} %" if iou else path.stem
             pictures.append(Picture(f"{cell.column}: {caption}" if several else caption, path, cell.row))
     for cell in cells:
         for node in cell.second[:1]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.compose import Tree, compose, parse_override
-from experiments.nodes import Node
+from experiments.nodes import NAMING, Node, load_node, named_runs
 from experiments.results import main_run
+from experiments.run_specs import STUDIES, slug
+from experiments.runs import RunFolder, runs_root
 from experiments.table_files import DataSet, Pair, RunSpec, load_table
 
 
@@ -34,31 +35,45 @@ class NoData(ValueError):
 
 @dataclass(frozen=True)
 class BuiltOn:
-    """The runs that a row needs besides its own: `start`, whose weights its training continues; the lists of objects
-    that its data are cut down to, in the order of `RunSpec.data` and None where all are taken."""
+    """The runs that a row needs besides its own: `start`, whose weights its training continues; `first`, which predicts
+    before it; and those that its data are listed or labelled by, in the order of `RunSpec.data`, None where by none."""
 
     start: Node | None = None
     lists: tuple[Node | None, ...] = ()
+    first: Node | None = None
 
     def listing(self, specs: Sequence[Any]) -> tuple[Node, ...]:
-        """The runs whose lists these data name: a value of the command line may have replaced them."""
-        named = {spec.get("listed") for spec in specs if isinstance(spec, dict)}
-        return tuple({node.hash: node for node in self.lists if node is not None and node.hash in named}.values())
+        """The runs that these data name, a row's own or any of the store: the command line may have replaced them."""
+        known = {node.hash: node for node in self.lists if node is not None}
+        found = {}
+        for name in (str(name) for spec in specs for name in named_runs(spec).values()):
+            folder = RunFolder(runs_root() / name)
+            if name in known:
+                found[name] = known[name]
+            elif name.isalnum() and (folder.path / "config.yaml").exists():
+                found[name] = load_node(folder)
+        return tuple(found.values())
 
 
 def built_on(spec: RunSpec, conditions: Conditions, seed: int) -> BuiltOn:
-    """What a row builds on. Raises NoData when a list cannot be named because its data are not there."""
-    start = evaluation_node(spec.start, conditions, seed).model if spec.start else None
-    return BuiltOn(start, tuple(_list_node(data, conditions, seed) for data in spec.data))
+    """What a row builds on. Raises NoData when a run cannot be named because its data are not there."""
+    start, first = (
+        evaluation_node(other, conditions, seed).model if other else None for other in (spec.start, spec.first)
+    )
+    return BuiltOn(start, tuple(_naming_node(data, conditions, seed) for data in spec.data), first)
 
 
-def _list_node(data: DataSet, conditions: Conditions, seed: int) -> Node | None:
-    if data.hard is None:
+def _naming_node(data: DataSet, conditions: Conditions, seed: int) -> Node | None:
+    """The run that lists or labels the objects of a data set."""
+    by = data.labelled if data.hard is None else data.hard.by
+    if by is None:
         return None
     kept = [text for text in conditions.overrides if parse_override(text)[0] != "evaluation.test"]  # of the row itself
-    evaluation = evaluation_node(data.hard.by, replace(conditions, overrides=tuple(kept)), seed)
-    rule = {"metric": data.hard.metric, "below": data.hard.below}
-    node = Node("select", evaluation.config, (evaluation,), rule=rule)
+    evaluation = evaluation_node(by, replace(conditions, overrides=tuple(kept)), seed)
+    node = Node("label", evaluation.config, evaluation.parents)
+    if data.hard is not None:
+        rule = {"metric": data.hard.metric, "below": data.hard.below}
+        node = Node("select", evaluation.config, (evaluation,), rule=rule)
     check_data([node])
     return node
 
@@ -73,10 +88,10 @@ def check_data(nodes: Iterable[Node]) -> None:
 
 
 def row_values(spec: RunSpec, lists: Sequence[Node | None] = ()) -> dict[str, Any]:
-    """What a row changes in its recipe. Without `lists`, hard objects are not told from the others."""
+    """What a row changes in its recipe. Without `lists`, its data are all objects with their own masks."""
     parts = [dict(data.part) for data in spec.data]
     for part, node in zip(parts, lists):
-        part |= {} if node is None else {"listed": node.hash}
+        part |= {} if node is None else {NAMING[node.kind][0]: node.hash}
     *train, test = [{"name": data.name, **part} if part else data.name for data, part in zip(spec.data, parts)]
     return {**spec.differs, "data.train": train, "evaluation.test": [test], "evaluation.protocol": spec.protocol}
 
@@ -101,6 +116,8 @@ def evaluation_node(spec: RunSpec, conditions: Conditions, seed: int) -> Node:
     """The evaluation that measures a row, on top of its training or of the released weights that stand in for it."""
     base = built_on(spec, conditions, seed)
     config = compose_row(spec, conditions, seed, base.lists)
+    if spec.protocol in STUDIES:
+        return Node("study", config)
     if conditions.weights is None or not (spec.released or conditions.any_row):
         return evaluation_of(training_node(config, base), base)
     # Weights fix the network and what it expects to see; the profile may only choose data and machine.
@@ -117,9 +134,13 @@ def training_node(config: Tree, base: BuiltOn) -> Node:
     return Node("train", config, (*first, *base.listing(config["data"]["init_args"]["train"])))
 
 
-def evaluation_of(model: Node, base: BuiltOn) -> Node:
-    """The evaluation of a training, or of what stands in for it, on the test sets of its tree."""
-    return Node("evaluate", model.config, (model, *base.listing(model.config["evaluation"]["test"])))
+def evaluation_of(model: Node, base: BuiltOn, test: Sequence[Any] | None = None) -> Node:
+    """The evaluation of a training, or of what stands in for it, on the test sets of its tree or on these."""
+    config = model.config
+    if test is not None:
+        config = {**config, "evaluation": {**config["evaluation"], "test": list(test)}}
+    first = () if base.first is None else (base.first,)
+    return Node("evaluate", config, (model, *first, *base.listing(config["evaluation"]["test"])))
 
 
 def find_spec(reference: str) -> RunSpec:
@@ -145,15 +166,12 @@ def find_spec(reference: str) -> RunSpec:
     return specs[wanted]
 
 
-def slug(label: str) -> str:
-    """`+ SBD data (ours)` -> `sbd-data-ours`."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-
-
 def nodes_of(cell: RunSpec | Pair, conditions: Conditions, seeds: Sequence[int]) -> tuple[list[Node], list[Node]]:
-    """The evaluations of a cell, one per seed, and for a pair those of its first model."""
+    """The evaluations of a cell, one per seed and value of `over`, and for a pair those of its first model."""
     spec = main_run(cell)
     assert spec is not None
-    second = [evaluation_node(spec, conditions, seed) for seed in seeds]
-    first = [evaluation_node(cell.first, conditions, seed) for seed in seeds] if isinstance(cell, Pair) else []
-    return second, first
+
+    def repeated(spec: RunSpec) -> list[Node]:
+        return [evaluation_node(one, conditions, seed) for seed in seeds for one in spec.repeated]
+
+    return repeated(spec), repeated(cell.first) if isinstance(cell, Pair) else []

@@ -167,14 +167,14 @@ class EpochMemory(FreshClicks):
                 full = coco_mask.decode({"size": sizes[i].tolist(), "counts": held.mask})
                 masks[i, 0] = geometry.warp(full, to_crop[i], batch.size, "nearest")
 
-        list(_pool().map(bring, range(len(batch))))
+        list(pool().map(bring, range(len(batch))))
         return torch.from_numpy(masks).to(batch.image.device)
 
     def _note(self, seen: Seen, held: list[Remembered | None], finite: NDArray, epoch: int) -> None:
         draws = [rng(self.seed, epoch, int(key), DRAW) for key in seen.object_id]
         clicks = seen.next_clicks(RULES[self.rule], draws)
-        learned = list(_pool().map(lambda i: seen.in_image(i, held[i], clicks[i]), np.flatnonzero(finite)))
-        masks = list(_pool().map(seen.run_lengths, np.flatnonzero(finite))) if self.masks else None
+        learned = list(pool().map(lambda i: seen.in_image(i, held[i], clicks[i]), np.flatnonzero(finite)))
+        masks = list(pool().map(seen.run_lengths, np.flatnonzero(finite))) if self.masks else None
         self.memory.note(epoch, seen.object_id[finite], learned, masks)
 
 
@@ -240,7 +240,7 @@ class Seen:
         """One click per object, None where nothing is to be corrected; without draws the first of equal pixels."""
         voids = [void if void.any() else None for void in self.void]
         earlier = [self.clicks(i) for i in range(len(self.object_id))]
-        return next_clicks(rule, list(self.mask), list(self.prediction), voids, earlier, draws, _pool())
+        return next_clicks(rule, list(self.mask), list(self.prediction), voids, earlier, draws, pool())
 
     def in_image(
         self, i: int, held: Remembered | None, click: Click | None
@@ -300,7 +300,7 @@ def _above_half(plane: Tensor) -> Tensor:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
     """The simulated users' threads. They belong to the process: a module that held them could not be copied."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 

@@ -29,7 +29,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "table", ["dextr-3", "dextr-4", "dextr-6", "dextr-7", "dextr-8", "dextr-9", "itis-2", "itis-fig6"]
+    "table",
+    [
+        *("dextr-1", "dextr-3", "dextr-4", "dextr-6", "dextr-7", "dextr-8", "dextr-9", "itis-2", "itis-fig6"),
+        *("iog-3", "iog-4", "iog-7", "iog-8", "iog-fig6-left", "iog-fig6-right", "fairs-1", "fairs-refine", "fairs-7"),
+    ],
 )
 def test_every_row_of_a_table_runs_and_its_report_holds_what_the_records_say(here, table):
     reproduce.main([table, *SHRUNK])
@@ -111,7 +115,7 @@ def test_a_record_comes_with_a_row_per_object_and_pictures(here):
     ("module", "arguments", "sentence"),
     [
         (reproduce, ["4x"], "no table"),
-        (reproduce, ["dextr-1"], "published values only"),
+        (reproduce, ["dextr-2"], "published values only"),
         (reproduce, ["dextr-4", "--profile", "minature"], "no profile 'minature'; there are: miniature"),
         (reproduce, ["dextr-4", "--profile=miniature", "--weights=none.pth"], "no file at none.pth"),
         (reproduce, ["dextr-4", "--profile=miniature", "profile=paper"], "use --profile"),

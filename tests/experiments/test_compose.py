@@ -27,6 +27,29 @@ def test_a_changed_class_drops_the_arguments_of_its_sibling():
     assert "channels" not in network(compose("dextr", row={"model.network.head": "ASPP"}))["head"]["init_args"]
 
 
+def test_a_class_that_inherits_keeps_the_arguments_and_takes_its_own():
+    tree = compose("iog", overrides=["model=IterativeIOG", "model.rounds=2", "model.guidance=OutsideMaps"])
+    plain = compose("iog")
+    arguments = tree["model"]["init_args"]
+    assert arguments.pop("rounds") == 2
+    assert arguments.pop("guidance")["init_args"] == plain["model"]["init_args"].pop("guidance")["init_args"]
+    arguments["network"]["init_args"]["in_channels"] += 1  # one map less
+    assert arguments == plain["model"]["init_args"]
+
+
+def test_a_file_lies_in_the_folder_of_its_data_set(tmp_path, monkeypatch):
+    def file(name, root):
+        row = {"evaluation.test": [{"name": "pascal/val", "recorded": f"${{data_file:{name}}}"}], "data.root": root}
+        return compose("iog", row=row)["evaluation"]["test"][0]["recorded"]
+
+    monkeypatch.setenv("DATA_ROOT", "/data")
+    monkeypatch.setenv("PASCAL_EXT_ROOT", "/elsewhere")
+    assert file("people/inside.json", None) == "/data/people/inside.json"
+    assert file("people/inside.json", "/mine") == "/mine/people/inside.json"
+    assert file("points.json,pascal/ext", None) == "/elsewhere/points.json"
+    assert file("points.json,pascal/ext", "/mine") == "/mine/pascal_ext/points.json"
+
+
 def test_the_same_class_keeps_its_arguments():
     tree = {"head": {"class_path": "lightning_modules.networks.deeplab.PSP", "init_args": {"channels": 512}}}
     merge(tree, {"head": {"class_path": "PSP", "init_args": {"skip": True}}})

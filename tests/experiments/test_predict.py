@@ -4,23 +4,31 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from torch import nn
 
+from datamodules.batch import FullMask, Sample, collate
 from datamodules.clicks.corrective import RULES
+from datamodules.clicks.extreme import ExtremePoints
 from datamodules.clicks.guidance import SignedGaussians
+from datamodules.clicks.inside_outside import InsideOutside, InsideOutsideMaps
 from datamodules.clicks.mask_distance import MaskDistance
-from datamodules.clicks.points import NoPoints, PointKind, Points
+from datamodules.clicks.points import EXTREME_KINDS, NoPoints, PointKind, Points, SimulatedPoints, Target
+from datamodules.clicks.recorded import RecordedExtremePoints
 from datamodules.recipe import SampleRecipe
+from datamodules.views import evaluation_views
 from experiments import fit, predict
 from experiments.click_benchmark import Paste, click_through
 from experiments.compose import compose
+from experiments.first_points import Opening
 from experiments.predict import Predictor
 from experiments.sentences import one_sentence
 from experiments.simulated_user import SimulatedUser
 from experiments.training import build_part
+from lightning_modules.iog import IOG
 from lightning_modules.itis import ITIS, margin
 from tests.conftest import disc, square
-from tests.experiments.test_click_benchmark import whole_image
+from tests.experiments.test_click_benchmark import Discs, Same, whole_image
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 TINY = [
@@ -43,7 +51,7 @@ def painter(masks=False, **sample):
     channel = MaskDistance() if masks else None
     model = ITIS(Nearby(), SignedGaussians(), nn.Identity(), torch.optim.Adam, mask_channel=channel)
     recipe = SampleRecipe(test_view="whole_image", test_points=NoPoints(), **sample)
-    return Predictor(model.eval(), recipe, 0.5)
+    return Predictor(model.eval(), recipe, 0.5, paste="linear")
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +145,14 @@ def test_a_network_with_a_mask_channel_starts_from_a_mask():
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        (lambda p: p(IMAGE, [(1, 2), (3, 4), (5, 6), (7, 8)]), "takes clicks, not extreme points; give --positive"),
+        (lambda p: p(IMAGE, [(1, 2), (3, 4), (5, 6), (7, 8)]), "with clicks, not extreme points; give --positive"),
         (lambda p: p.session(IMAGE).click_all([]), "at least one click, got none"),
         (lambda p: p.session(IMAGE).click(80, 3), "outside the image of 80 x 60 pixels: .*80"),
         (lambda p: p.session(IMAGE).click(3, -1, positive=False), "outside the image"),
         (lambda p: p.session(IMAGE).click(float("nan"), 3), "outside the image"),
         (lambda p: p.session(IMAGE, np.ones((60, 80))), "no mask channel.*leave out --mask"),
         (lambda _: painter(masks=True).session(IMAGE, np.ones((80, 60))), r"size \(60, 80\), got \(80, 60\)"),
-        (lambda p: Predictor(p.model, SampleRecipe(), 0.5).session(IMAGE), "takes four extreme points, not clicks"),
+        (lambda p: Predictor(p.model, SampleRecipe(), 0.5).session(IMAGE), "four extreme points; give --points x,y x"),
         (lambda p: Predictor(p.model, SampleRecipe(test_points=NoPoints()), 0.5).session(IMAGE), "whole images"),
     ],
 )  # fmt: skip
@@ -161,6 +169,181 @@ def test_a_refused_click_leaves_the_session_as_it_was():
     other.click(20, 15)
     assert session.points == [(20, 15)]
     np.testing.assert_array_equal(session.click(60, 40), other.click(60, 40))
+
+
+# An object whose crop is as large as the network's: what is simulated in the crop can be clicked in the image.
+OBJECT = square((60, 80), top_left=(30, 20), side=(24, 20))
+BOX = (27, 17, 56, 42)  # 3 pixels around it
+
+
+class Maps(nn.Module):
+    """Object where the map of inside and positive clicks is higher than the other, and the picture is not too dark."""
+
+    def forward(self, seen):
+        return (seen[:, 3:4] + 1 - seen[:, 4:5]) * 0.1 - (seen[:, :1] < 60).float()
+
+
+def iog(relax=5, size=40, inside="centre", **more):
+    recipe = SampleRecipe(
+        size=size, relax=relax, test_interpolation="linear", test_points=InsideOutside(relax=3, inside=inside)
+    )
+    model = IOG(Maps(), InsideOutsideMaps(fwhm=14.0), nn.Identity(), torch.optim.Adam)
+    return Predictor(model.eval(), recipe, 0.5, tight=False, **more)
+
+
+def dextr(**more):
+    recipe = SampleRecipe(size=32, relax=4, test_interpolation="linear")
+    return Predictor(Discs(5.0), recipe, 0.5, **more)
+
+
+def evaluated(predictor, object_, drawn=None):
+    """The batch of one that an evaluation makes of an object, in a box that its user has drawn."""
+    nothing = np.zeros_like(object_)
+    views = evaluation_views(IMAGE, object_, nothing, predictor.recipe, drawn)
+    points = predictor.recipe.test_points(Target(views.mask), np.random.default_rng(0))
+    rle = FullMask(coco_mask.encode(np.asfortranarray(object_)), None)
+    box = views.box
+    sample = Sample(
+        views.image, views.mask, views.void, *points, views.to_crop, views.crop_box, box, (60, 80), 0, rle=rle
+    )
+    return collate([sample])
+
+
+def test_iog_predicts_what_its_evaluation_predicts_from_the_same_points():
+    predictor, object_ = iog(size=40), square((60, 80), top_left=(30, 20), side=24)
+    batch = evaluated(predictor, object_, np.array([27, 17, 56, 46]))
+    first, kinds = batch.points[0].numpy(), batch.point_kinds[0].numpy()
+    user = SimulatedUser(object_, None, RULES["iog"], first + np.array([22, 12]), kinds, most=7)
+    click_through(predictor.model, batch, [user], Paste(0.5, "cubic", tight=False))
+    assert len(user.clicks) == 5 + 4
+    (inside, *_), (start, end) = user.clicks, (user.clicks[1], user.clicks[4])
+    session = predictor.session(IMAGE, inside=inside, box=(*start, *end))
+    assert session.points == user.clicks[:5]
+    first_mask = session.mask
+    for (x, y), kind in zip(user.clicks[5:], user.kinds[5:], strict=True):
+        session.click(x, y, kind == PointKind.POSITIVE)
+    np.testing.assert_array_equal(session.mask, user.prediction > 0)
+    assert 0 < first_mask.sum() != session.mask.sum()
+
+
+def test_extreme_points_predict_what_their_evaluation_predicts():
+    object_ = disc((60, 80), (41.5, 31.5), 12)
+    for tight in (True, False):
+        predictor = dextr(tight=tight)
+        batch = evaluated(predictor, object_)
+        assert batch.size == (32, 32)
+        first = batch.points[0].numpy() + np.array([26, 16])
+        user = SimulatedUser(object_, None, RULES["itis"], first, np.array(EXTREME_KINDS), most=7)
+        click_through(predictor.model, batch, [user], Paste(0.5, "cubic", tight=tight))
+        session = predictor.session(IMAGE, points=user.clicks[2::-1] + user.clicks[3:4])
+        np.testing.assert_array_equal(predictor(IMAGE, user.clicks[:4]), session.mask)
+        for (x, y), kind in zip(user.clicks[4:], user.kinds[4:], strict=True):
+            session.click(x, y, kind == PointKind.POSITIVE)
+        np.testing.assert_array_equal(session.mask, user.prediction > 0)
+
+
+def test_a_mask_reaches_as_far_as_the_run_s_evaluation_lets_it():
+    everywhere = Same(np.ones((32, 32), np.uint8))
+    points = [(30, 30), (40, 20), (53, 30), (40, 43)]
+    recipe = SampleRecipe(size=32, relax=4)
+    dropped, kept = (Predictor(everywhere, recipe, 0.5, tight=tight)(IMAGE, points) for tight in (True, False))
+    np.testing.assert_array_equal(dropped, square((60, 80), top_left=(30, 20), side=24) > 0)
+    np.testing.assert_array_equal(kept, square((60, 80), top_left=(26, 16), side=32) > 0)
+    map_ = Predictor(everywhere, recipe, 0.5, tight=False).probability(IMAGE, points)
+    np.testing.assert_array_equal(map_ > 0.5, kept)
+
+
+def test_two_corners_are_four_outside_points_whichever_diagonal():
+    predictor = iog()
+    one = predictor.session(IMAGE, inside=(40, 30), box=BOX)
+    two = predictor.session(IMAGE, inside=(40, 30), box=(56, 17, 27, 42))
+    assert one.points == two.points == [(40, 30), (27, 17), (27, 42), (56, 17), (56, 42)]
+    assert one.kinds == [PointKind.INSIDE, *[PointKind.OUTSIDE] * 4]
+    np.testing.assert_array_equal(one.mask, two.mask)
+    shown = predictor.session(IMAGE, inside=(40, 30), box=BOX)._batch
+    assert shown.crop_box.tolist() == [[22, 12, 61, 47]]  # the box as it was drawn, and relax
+    assert shown.points[0, 1].tolist() == [5, 6]  # 5 px at scales of 1 and 40 / 36, to the nearest pixel
+
+
+def test_a_box_alone_is_enough_where_the_run_learned_without_an_inside_point():
+    session = iog(inside="none").session(IMAGE, box=BOX)
+    assert session.kinds == [PointKind.OUTSIDE] * 4
+    with pytest.raises(ValueError, match="begins with a box around the object, not an inside point; give --box"):
+        iog(inside="none").session(IMAGE, inside=(40, 30), box=BOX)
+
+
+def test_what_does_not_depend_on_clicks_is_computed_once():
+    predictor = dextr()
+    session = predictor.session(IMAGE, points=[(30, 30), (40, 20), (53, 30), (40, 43)])
+    session.click(40, 30)
+    session.click(35, 25, positive=False)
+    assert predictor.model.started == 1
+    assert len(predictor.model.previous) == 3
+    assert session.kinds == [*EXTREME_KINDS, PointKind.POSITIVE, PointKind.NEGATIVE]
+
+
+class Three(SimulatedPoints):
+    """The extreme points without the topmost one."""
+
+    def __call__(self, target, draw):
+        points, kinds = ExtremePoints()(target, draw)
+        return points[[0, 2, 3]], kinds[[0, 2, 3]]
+
+
+def test_a_method_of_three_points_is_given_three():
+    recipe = SampleRecipe(size=32, relax=4, test_points=Three())
+    predictor = Predictor(Discs(5.0), recipe, 0.5)
+    session = predictor.session(IMAGE, points=[(53, 30), (40, 43), (30, 28)])
+    assert session.points == [(30, 28), (53, 30), (40, 43)]
+    assert session.kinds == [PointKind.LEFT, PointKind.RIGHT, PointKind.BOTTOM]
+    assert session._batch.box.tolist() == [[30, 28, 53, 43]]
+    with pytest.raises(ValueError, match=r"expected three points x,y .*, got 4"):
+        predictor(IMAGE, [(30, 30), (40, 20), (53, 30), (40, 43)])
+
+
+def test_a_run_of_recorded_points_asks_for_what_it_was_trained_with():
+    recipe = SampleRecipe(test_points=RecordedExtremePoints("nowhere.json"))
+    assert Opening.of(recipe).kinds == EXTREME_KINDS
+
+
+EXTREME = [(30, 30), (40, 20), (53, 30), (40, 43)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (lambda: iog().session(IMAGE), "an inside point and a box around the object; give --inside x,y --box x0,y0"),
+        (lambda: iog().session(IMAGE, inside=(3, 4)), "; give --box x0,y0,x1,y1$"),
+        (lambda: iog().session(IMAGE, box=BOX), "; give --inside x,y$"),
+        (lambda: iog()(IMAGE, EXTREME), "not extreme points; give --inside x,y --box"),
+        (lambda: iog().session(IMAGE, inside=(3, 4), box=BOX), r"inside point \[3.0, 4.0\] lies outside of its box"),
+        (lambda: iog().session(IMAGE, inside=(40, 30), box=(27, 17, 90, 42)), "outside the image of 80 x 60"),
+        (lambda: iog().session(IMAGE, inside=(40, 30), box=(27, 17, 42)), "expected a box x0,y0,x1,y1"),
+        (lambda: iog().session(IMAGE, inside=[(1, 2), (3, 4)], box=BOX), "expected one inside point"),
+        (lambda: dextr().session(IMAGE, inside=(3, 4), box=BOX), "four extreme points, not an inside point and a box"),
+        (lambda: dextr()(IMAGE, EXTREME[:3]), "expected four points x,y .*, got 3"),
+        (lambda: dextr(corrections=0).session(IMAGE, points=EXTREME).click(40, 30), "makes no further clicks"),
+        (lambda: dextr(corrections=1).session(IMAGE, points=EXTREME).click_all(EXTREME), "at most 1 more.*got 4"),
+        (lambda: dextr().session(IMAGE, np.ones((60, 80)), points=EXTREME), "no mask channel"),
+    ],
+)  # fmt: skip
+def test_what_the_method_does_not_begin_with_is_refused_by_the_option_s_name(asked, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        asked()
+
+
+def test_the_command_takes_an_inside_point_and_a_box_and_further_clicks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Predictor, "from_run", classmethod(lambda cls, run: iog()))
+    cv2.imwrite("image.png", IMAGE[..., ::-1])
+    session = iog().session(IMAGE, inside=(40, 30), box=BOX)
+    for more, mask in (([], session.mask), (["--positive", "50,22", "--negative", "30,40"], None)):
+        predict.main(["image.png", "--run", "0", "--inside", "40,30", "--box", "27,17,56,42", *more])
+        mask = session.click_all([(50, 22)], [(30, 40)]) if mask is None else mask
+        np.testing.assert_array_equal(cv2.imread("image.mask.png", cv2.IMREAD_GRAYSCALE), 255 * mask)
+    for box in ("27,17,56", "27,17,56,x", "27;17;56;42"):
+        with pytest.raises(ValueError, match="a box is written x0,y0,x1,y1"):
+            predict.main(["image.png", "--run", "0", "--inside", "40,30", "--box", box])
 
 
 def test_the_command_takes_clicks_for_a_run_that_begins_without_points(here, capsys):
@@ -186,8 +369,9 @@ def test_the_command_takes_clicks_for_a_run_that_begins_without_points(here, cap
         return capsys.readouterr().err
 
     extreme = ("--points", "1,2", "3,4", "5,6", "7,8")
-    assert "takes clicks, not extreme points" in refused(*extreme)
-    assert "got both" in refused(*extreme, "--positive", "3,4")
+    assert "begins with clicks, not extreme points" in refused(*extreme)
+    assert "begins with clicks, not extreme points" in refused(*extreme, "--positive", "3,4")
+    assert "not an inside point and a box" in refused("--inside", "3,4", "--box", "1,1,9,9")
     assert "got none" in refused()
     assert "no mask channel" in refused("--positive", "3,4", "--mask", "mask.png")
     assert "outside the image" in refused("--positive", "3,400")

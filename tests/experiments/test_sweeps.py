@@ -49,6 +49,18 @@ def test_the_ablation_of_itis_is_that_of_its_figure(here):
         assert evaluation_node(find_spec(row), Conditions("miniature"), seed=0).model.hash == node.hash
 
 
+def test_the_components_of_fairs_are_those_of_its_table_and_one_more(here):
+    nodes = list(trainings("fairs-components").values())
+    assert [(of(n, "network", "head"), of(n, "guidance")) for n in nodes] == [
+        ("PSP", "GaussianMap"), ("PSP", "SoftFocus"), ("DualAttention", "GaussianMap"), ("DualAttention", "SoftFocus"),
+    ]  # fmt: skip
+    published = [
+        evaluation_node(find_spec(f"fairs-1/{row}"), Conditions("miniature"), seed=0).model.hash
+        for row in ("base-model", "dual-attention", "sfg")
+    ]
+    assert [nodes[number].hash for number in (0, 2, 3)] == published
+
+
 def test_the_sweep_over_iterations_changes_nothing_else(here):
     nodes = list(trainings("itis-iteration").values())
     assert [of(n, "iteration") for n in nodes] == ["EpochMemory", "EpochMemory", "WithinBatch"]

@@ -1,0 +1,39 @@
+"""What a user's box leaves to be found: the row of DEXTR's Table 1 that needs no network."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.objects import evaluation_loader
+from datamodules.selection import open_objects
+from experiments.object_rows import describe, merge_rows, summarise
+from experiments.oracle import OracleScorer
+from experiments.rows import Conditions, compose_row, find_spec
+from experiments.scorer import sample_recipe
+
+
+def test_the_oracle_misses_what_people_s_boxes_cut_off_and_nothing_else(here):
+    config = compose_row(find_spec("dextr-1/oracle-inside-the-manual-box"), Conditions("miniature"), seed=0)
+    root = config["data"]["init_args"]["root"]
+    index = open_objects(config["evaluation"]["test"], root)
+    records = json.loads((Path(root) / "pascal_ext" / "points.json").read_text())["points"]
+    clicked = {record["object"]: np.floor(np.add(record["xy"], 0.5)).astype(int) for record in records}
+    scorer = OracleScorer(None, index, config, here)
+    loader = evaluation_loader(index, sample_recipe(config), batch_size=4, workers=0)
+    found = [dict(zip(scorer.columns, row, strict=True)) for batch in loader for row in scorer.score(batch)]
+    assert len(found) == len(index) > 10
+    for row in found:
+        mask = index.read_mask(row["position"]).mask
+        x, y = clicked[row["native_id"]].T
+        inside = mask[y.min() : y.max() + 1, x.min() : x.max() + 1]
+        assert row["iou"] == np.count_nonzero(inside) / np.count_nonzero(mask)
+    assert 0.5 < np.mean([row["iou"] for row in found]) < 1
+
+
+def test_its_rows_are_summed_up_like_those_of_other_objects(tmp_path):
+    rows = "position,iou,seconds,iou@0.8\n0,1.0,0.0,1.0\n1,0.5,0.0,0.5\n"
+    (tmp_path / "rows.0.csv").write_text(rows)
+    metrics = summarise(merge_rows(tmp_path, 2, processes=1), {"protocol": "oracle"})
+    assert (metrics["mean_iou"], metrics["n"]) == (0.75, 2)
+    assert describe(metrics, {"protocol": "oracle", "threshold": 0.8}).startswith("mean IoU 75.0")
