@@ -92,7 +92,10 @@ def _test(evaluation: Node) -> list[Choice]:
     """How objects were evaluated; of the click benchmark all that a number of clicks means nothing without."""
     config = evaluation.config
     sample, scoring = config["data"]["init_args"]["sample"], config["evaluation"]
-    inside = "dropped outside of the object's own box" if scoring["box"] == "tight" else "kept wherever it is"
+    inside = {
+        "tight": "dropped outside of the object's own box", "clicked": "dropped outside of the box of the first clicks",
+        "crop": "kept wherever it is",
+    }[scoring["box"]]  # fmt: skip
     view = Choice("network's view at test", _view_at_test(sample), f"its mask is {inside}")
     if scoring["protocol"] != "clicks":
         return [Choice("points at test", _points(sample["test_points"])), view]

@@ -34,7 +34,7 @@ from datamodules.index import ObjectIndex
 from datamodules.keys import rng
 from experiments.compose import Tree
 from experiments.figures import contact_sheet, overlay, save_picture
-from experiments.scorer import Scorer, stretched, tight
+from experiments.scorer import Scorer, box_kept, checked_box, stretched
 from experiments.simulated_user import SimulatedUser
 from lightning_modules.click_metrics import noc
 from lightning_modules.interactive import Interactive
@@ -61,13 +61,13 @@ class Paste:
         threshold: of the probability, exceeded by the object.
         interpolation: of a crop's probability on its way back.
         stretch: see `scorer.stretched`.
-        tight: whether a prediction outside the object's own box is dropped, as published for DEXTR.
+        box: outside of which box a prediction is dropped, see `scorer.box_kept`.
     """
 
     threshold: float = 0.5
     interpolation: str = "cubic"
     stretch: bool = False
-    tight: bool = False
+    box: str = "crop"
 
     @property
     def logit(self) -> float:
@@ -80,14 +80,15 @@ class Paste:
         self, logits: Tensor, above: Tensor, batch: Batch, sizes: Sequence[tuple[int, int]]
     ) -> list[NDArray[np.uint8]]:
         """One mask of 0 and 1 per object, in its image of these sizes (H, W); `above` is `logits > self.logit`."""
-        boxes, crop_boxes = batch.box.cpu().numpy(), batch.crop_box.cpu().numpy()
+        crop_boxes = batch.crop_box.cpu().numpy()
         plain = [not self.stretch and self._is_image(batch, box, size) for box, size in zip(crop_boxes, sizes)]
         on_grid = above[:, 0].cpu().numpy().view(np.uint8)
         probability = None if all(plain) else torch.sigmoid(logits[:, 0].float()).cpu().numpy()
         found = []
         for i, size in enumerate(sizes):
-            window = geometry.window_in_image(crop_boxes[i], boxes[i] if self.tight else None, size)
-            if plain[i] and not self.tight:
+            box = box_kept(self.box, batch, i)
+            window = geometry.window_in_image(crop_boxes[i], box, size)
+            if plain[i] and box is None:
                 found.append(on_grid[i])
                 continue
             full = np.zeros(size, np.uint8)
@@ -193,7 +194,7 @@ class ClickScorer(Scorer):
             self.evaluation["threshold"],
             self.evaluation.get("paste", "cubic"),
             self.evaluation["stretch"],
-            tight=tight(self.evaluation),
+            checked_box(self.evaluation),
         )
         bare = len(index) - int(np.count_nonzero(index.start_file >= 0))
         if clicks["start"] == "mask" and bare:

@@ -285,12 +285,18 @@ def _data_file(name: str, data_set: str = "", *, _root_: Any) -> str:
     return str(root_of(place, _root_.data.init_args.root) / name)
 
 
+def _share(part: float, *, _root_: Any) -> float:
+    """${share:0.1}: a tenth of a data set; all of a drawn one, which is that small already."""
+    return 1.0 if _root_.profile == "miniature" else float(part)
+
+
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "px": _scaled,
     "whole_px": _whole,
     "input_channels": _input_channels,
     "drawn_data": _drawn_data,
     "data_file": _data_file,
+    "share": _share,
 }
 for _name, _resolver in RESOLVERS.items():
     OmegaConf.register_resolver(_name, _resolver, replace=True)

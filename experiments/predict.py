@@ -42,7 +42,7 @@ from experiments.figures import overlay, save_picture
 from experiments.first_points import Opening, within
 from experiments.nodes import load_node
 from experiments.runs import find_run
-from experiments.scorer import tight
+from experiments.scorer import box_kept, checked_box
 from experiments.sentences import one_sentence
 from lightning_modules.interactive import Interactive
 
@@ -55,7 +55,7 @@ class Predictor:
         recipe: what it wants to see of an object, and what its user gives before the first mask.
         threshold: of the probability. stretch, paste: as in the run's evaluation; the latter is how crops, and whole
             images that were made smaller, get their size back.
-        tight: whether an object outside the box of its first points is dropped, as in DEXTR; IOG keeps it.
+        box: outside of which box an object is dropped, see `scorer.box_kept`; to DEXTR it is that of the points.
         corrections: how many clicks may follow the first points, None for any number.
     """
 
@@ -66,11 +66,11 @@ class Predictor:
         threshold: float,
         stretch: bool = False,
         paste: str = "cubic",
-        tight: bool = True,
+        box: str = "tight",
         corrections: int | None = None,
     ) -> None:
         self.model, self.recipe, self.threshold, self.stretch, self.paste = model, recipe, threshold, stretch, paste
-        self.tight, self.corrections = tight, corrections
+        self.box, self.corrections = box, corrections
         self.opening = Opening.of(recipe)
 
     @property
@@ -100,7 +100,7 @@ class Predictor:
         scoring = {"box": clicks.get("box", "tight"), **config["evaluation"]}  # runs made before it moved there
         return cls(
             model, sample_recipe(config), scoring["threshold"], scoring["stretch"], scoring.get("paste", "cubic"),
-            tight(scoring), clicks["corrections"],
+            checked_box(scoring), clicks["corrections"],
         )  # fmt: skip
 
     def session(
@@ -165,7 +165,7 @@ class Session:
         self._batch, self._model = batch, predictor.model
         self._points, self._state, self._left = batch.clicks, None, predictor.corrections
         self._full = (int(batch.image_size[0, 0]), int(batch.image_size[0, 1]))
-        self._paste = Paste(predictor.threshold, predictor.paste, predictor.stretch, predictor.tight)
+        self._paste = Paste(predictor.threshold, predictor.paste, predictor.stretch, predictor.box)
         self._previous: Tensor | None = None
         self._logits: Tensor | None = None
         self.mask: NDArray[np.bool_] = np.zeros(self._full, bool)
@@ -185,7 +185,7 @@ class Session:
         if self._logits is None:
             return np.zeros(self._full, np.float32)
         crop = torch.sigmoid(self._logits.float())[0, 0].numpy()
-        box = self._batch.box[0].numpy() if self._paste.tight else None
+        box = box_kept(self._paste.box, self._batch, 0)
         pasted = geometry.paste(crop, self._batch.crop_box[0].numpy(), self._full, box, self._paste.interpolation)
         return stretched(pasted, beyond=False) if self._paste.stretch else pasted
 

@@ -81,9 +81,9 @@ class Scorer(LightningModule):
         self, probability: NDArray[np.float32], batch: Batch, i: int
     ) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
         """The part of its image (rows, columns) that an object's prediction can change, and what it is there."""
-        crop_box, box = batch.crop_box[i].cpu().numpy(), batch.box[i].cpu().numpy()
+        crop_box, box = batch.crop_box[i].cpu().numpy(), box_kept(checked_box(self.evaluation), batch, i)
         size = (int(batch.image_size[i, 0]), int(batch.image_size[i, 1]))
-        window = geometry.window_in_image(crop_box, box if tight(self.evaluation) else None, size)
+        window = geometry.window_in_image(crop_box, box, size)
         assert window is not None  # the object's own box lies in its image
         pasted = geometry.window_of(probability, crop_box, window)
         if self.evaluation["stretch"]:
@@ -120,11 +120,28 @@ def sample_recipe(config: Tree) -> SampleRecipe:
     return recipe
 
 
-def tight(evaluation: Tree) -> bool:
-    """Whether predictions outside of an object's own box are dropped, as published for DEXTR; for IOG they are not."""
-    if evaluation["box"] not in ("tight", "crop"):
-        raise ValueError(f"evaluation.box is {evaluation['box']!r}; there are: tight, crop")
-    return bool(evaluation["box"] == "tight")
+BOXES = ("tight", "clicked", "crop")  # where predictions count, see `box_kept`
+
+
+def checked_box(evaluation: Tree) -> str:
+    """evaluation.box of a recipe. Raises ValueError when there is no such box."""
+    if evaluation["box"] not in BOXES:
+        raise ValueError(f"evaluation.box is {evaluation['box']!r}; there are: {', '.join(BOXES)}")
+    return str(evaluation["box"])
+
+
+def box_kept(kind: str, batch: Batch, i: int) -> NDArray[np.int64] | None:
+    """The box, in pixels of the image, outside of which an object's predictions are dropped; None: they are kept.
+
+    `tight`: the object's own, as published for DEXTR. `clicked`: that of the first clicks, which is all that a user of
+    IOG says of it. `crop`: wherever the network saw the object, as published for IOG.
+    """
+    if kind == "clicked":
+        valid, to_image = batch.clicks.valid[i].cpu().numpy(), cv2.invertAffineTransform(batch.to_crop[i].cpu().numpy())
+        if valid.any():
+            places = np.round(geometry.apply(to_image, batch.points[i].cpu().numpy()[valid]), 3)
+            return np.concatenate([np.floor(places.min(0)), np.ceil(places.max(0))]).astype(np.int64)
+    return batch.box[i].cpu().numpy() if kind == "tight" else None  # type: ignore[no-any-return]
 
 
 def stretched(pasted: NDArray[np.float32], beyond: bool) -> NDArray[np.float32]:

@@ -34,7 +34,7 @@ from experiments.compose import compose
 from experiments.nodes import Node, load_node
 from experiments.object_rows import click_table, describe, merge_rows, read_rows, summarise
 from experiments.runs import find_run
-from experiments.scorer import tight
+from experiments.scorer import box_kept, checked_box
 from experiments.simulated_user import SimulatedUser
 from lightning_modules.metrics import object_iou
 from tests.conftest import GOLDEN, disc, square
@@ -286,8 +286,8 @@ def test_a_click_on_the_rim_of_a_shrunken_image_stays_on_it():
 def test_a_prediction_outside_the_tight_box_is_dropped_where_the_method_says_so():
     mask = square((40, 40), (10, 10), 10)
     everything = Same(np.ones((40, 40), np.uint8))
-    assert played(everything, user_of(mask, most=1), paste=Paste(tight=True))[0].curve() == [1.0]
-    assert played(everything, user_of(mask, most=1), paste=Paste(tight=False))[0].curve() == [100 / 1600]
+    assert played(everything, user_of(mask, most=1), paste=Paste(box="tight"))[0].curve() == [1.0]
+    assert played(everything, user_of(mask, most=1), paste=Paste(box="crop"))[0].curve() == [100 / 1600]
 
 
 @given(st.floats(0.05, 0.95), st.integers(0, 2**31))
@@ -308,7 +308,7 @@ def test_a_crop_is_pasted_as_object_iou_does_it():
         whole_image(mask), image=torch.zeros(1, 3, 32, 32), crop_box=torch.from_numpy(crop_box)[None],
         box=torch.from_numpy(box)[None],
     )  # fmt: skip
-    paste = Paste(0.3, tight=True)
+    paste = Paste(0.3, box="tight")
     (pasted,) = paste.masks(logits, logits > paste.logit, batch, [mask.shape])
     expected = geometry.paste(torch.sigmoid(logits)[0, 0].numpy(), crop_box, mask.shape, box) > 0.3
     np.testing.assert_array_equal(pasted, expected)
@@ -353,9 +353,21 @@ def test_points_that_follow_from_others_cost_no_click(kinds, clicks):
     assert clicks_made(np.array(kinds, np.int64)) == clicks
 
 
-def test_where_predictions_count_is_one_of_two():
-    with pytest.raises(ValueError, match=r"evaluation.box is 'loose'; there are: tight, crop"):
-        tight({"box": "loose"})
+def test_where_predictions_count_is_one_of_three():
+    with pytest.raises(ValueError, match=r"evaluation.box is 'loose'; there are: tight, clicked, crop"):
+        checked_box({"box": "loose"})
+
+
+def test_a_prediction_outside_the_box_that_the_user_clicked_can_be_dropped():
+    mask = square((60, 60), (20, 20), 10)
+    points, kinds = InsideOutside(relax=5)(Target(mask), np.random.default_rng(0))
+    batch = replace(whole_image(mask), points=torch.from_numpy(points)[None], point_kinds=torch.from_numpy(kinds)[None])
+    assert box_kept("clicked", batch, 0).tolist() == [15, 15, 34, 34]  # the object's, 20 to 29, and 5 more
+    assert box_kept("tight", batch, 0).tolist() == [20, 20, 29, 29]
+    everywhere = torch.ones(1, 1, 60, 60)
+    (kept,) = Paste(box="clicked").masks(everywhere, everywhere > 0, batch, [(60, 60)])
+    assert kept.sum() == 20 * 20
+    assert box_kept("clicked", whole_image(mask), 0) is None  # nothing clicked, nothing dropped
 
 
 def test_a_recipe_without_the_section_is_refused():

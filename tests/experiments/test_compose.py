@@ -50,6 +50,15 @@ def test_a_file_lies_in_the_folder_of_its_data_set(tmp_path, monkeypatch):
     assert file("points.json,pascal/ext", "/mine") == "/mine/pascal_ext/points.json"
 
 
+def test_a_tenth_of_a_drawn_data_set_is_all_of_it():
+    row = {"data.train": [{"name": "rooftop/train", "share": "${share:0.1}"}]}
+    shares = [
+        compose("iog", row=row, profile=profile, overrides=["data.root=/drawn"])["data"]["init_args"]["train"]
+        for profile in ("paper", "small", "miniature")
+    ]
+    assert [train[0]["share"] for train in shares] == [0.1, 0.1, 1.0]
+
+
 def test_the_same_class_keeps_its_arguments():
     tree = {"head": {"class_path": "lightning_modules.networks.deeplab.PSP", "init_args": {"channels": 512}}}
     merge(tree, {"head": {"class_path": "PSP", "init_args": {"skip": True}}})

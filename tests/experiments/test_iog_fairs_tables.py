@@ -49,7 +49,7 @@ def test_fine_tuning_goes_on_from_models_of_this_and_other_tables(table, tuned_o
     r50, pascal, coco = (
         cell(table, f"IOG {name}, fine-tuned") for name in ("R50, PASCAL", "R101, PASCAL", "R101, COCO")
     )
-    assert [run.train for run in (r50, pascal, coco)] == 3 * [(DataSet(tuned_on, {"share": 0.1}),)]
+    assert [run.train for run in (r50, pascal, coco)] == 3 * [(DataSet(tuned_on, {"share": "${share:0.1}"}),)]
     assert r50.start == cell(table, "IOG R50, PASCAL, no fine-tune")
     assert pascal.start == cell("iog-3", "R101, full, 10k")
     assert coco.start == cell("iog-2", "COCO -> PASCAL")

@@ -188,7 +188,7 @@ def iog(relax=5, size=40, inside="centre", **more):
         size=size, relax=relax, test_interpolation="linear", test_points=InsideOutside(relax=3, inside=inside)
     )
     model = IOG(Maps(), InsideOutsideMaps(fwhm=14.0), nn.Identity(), torch.optim.Adam)
-    return Predictor(model.eval(), recipe, 0.5, tight=False, **more)
+    return Predictor(model.eval(), recipe, 0.5, box="crop", **more)
 
 
 def dextr(**more):
@@ -214,7 +214,7 @@ def test_iog_predicts_what_its_evaluation_predicts_from_the_same_points():
     batch = evaluated(predictor, object_, np.array([27, 17, 56, 46]))
     first, kinds = batch.points[0].numpy(), batch.point_kinds[0].numpy()
     user = SimulatedUser(object_, None, RULES["iog"], first + np.array([22, 12]), kinds, most=7)
-    click_through(predictor.model, batch, [user], Paste(0.5, "cubic", tight=False))
+    click_through(predictor.model, batch, [user], Paste(0.5, "cubic", box="crop"))
     assert len(user.clicks) == 5 + 4
     (inside, *_), (start, end) = user.clicks, (user.clicks[1], user.clicks[4])
     session = predictor.session(IMAGE, inside=inside, box=(*start, *end))
@@ -228,13 +228,13 @@ def test_iog_predicts_what_its_evaluation_predicts_from_the_same_points():
 
 def test_extreme_points_predict_what_their_evaluation_predicts():
     object_ = disc((60, 80), (41.5, 31.5), 12)
-    for tight in (True, False):
-        predictor = dextr(tight=tight)
+    for box in ("tight", "clicked", "crop"):
+        predictor = dextr(box=box)
         batch = evaluated(predictor, object_)
         assert batch.size == (32, 32)
         first = batch.points[0].numpy() + np.array([26, 16])
         user = SimulatedUser(object_, None, RULES["itis"], first, np.array(EXTREME_KINDS), most=7)
-        click_through(predictor.model, batch, [user], Paste(0.5, "cubic", tight=tight))
+        click_through(predictor.model, batch, [user], Paste(0.5, "cubic", box=box))
         session = predictor.session(IMAGE, points=user.clicks[2::-1] + user.clicks[3:4])
         np.testing.assert_array_equal(predictor(IMAGE, user.clicks[:4]), session.mask)
         for (x, y), kind in zip(user.clicks[4:], user.kinds[4:], strict=True):
@@ -246,10 +246,10 @@ def test_a_mask_reaches_as_far_as_the_run_s_evaluation_lets_it():
     everywhere = Same(np.ones((32, 32), np.uint8))
     points = [(30, 30), (40, 20), (53, 30), (40, 43)]
     recipe = SampleRecipe(size=32, relax=4)
-    dropped, kept = (Predictor(everywhere, recipe, 0.5, tight=tight)(IMAGE, points) for tight in (True, False))
+    dropped, kept = (Predictor(everywhere, recipe, 0.5, box=box)(IMAGE, points) for box in ("tight", "crop"))
     np.testing.assert_array_equal(dropped, square((60, 80), top_left=(30, 20), side=24) > 0)
     np.testing.assert_array_equal(kept, square((60, 80), top_left=(26, 16), side=32) > 0)
-    map_ = Predictor(everywhere, recipe, 0.5, tight=False).probability(IMAGE, points)
+    map_ = Predictor(everywhere, recipe, 0.5, box="crop").probability(IMAGE, points)
     np.testing.assert_array_equal(map_ > 0.5, kept)
 
 
