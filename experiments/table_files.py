@@ -115,6 +115,8 @@ def read_table(path: Path) -> Table:
     where = path.name
     check_keys(tree, {"number", "id", "paper", "title", "datasets", "metric", "unit", "columns", "rows"},
                 {"units", "quoted_columns", "notes", "recipe", "reading", "run", "columns_run"}, where)  # fmt: skip
+    if broken := [note for note in tree.get("notes", []) if not isinstance(note, str)]:
+        raise ValueError(f"{where}: a note is {broken[0]!r}; put one with a colon into quotes")
     if tree["id"] != path.stem:
         raise ValueError(f"{where}: its id is {tree['id']!r}; a table file is named after its id")
     units, given = tree.get("units", {}), tree.get("quoted_columns", [])

@@ -8,7 +8,7 @@ from datamodules import geometry
 from datamodules.clicks.extreme import tight_box
 from datamodules.recipe import SampleRecipe
 from datamodules.views import evaluation_views
-from experiments.predict import points_in_crop
+from experiments.first_points import points_in_crop
 from tests.conftest import dot, place_of, square
 
 SIZE = (72, 88)  # (H, W) of the golden image
@@ -94,7 +94,7 @@ def test_clicks_of_the_demonstration_find_the_authors_crop(golden):
     points = golden["demo_points"]
     crop_box = geometry.relax_box(np.concatenate([points.min(0), points.max(0)]), 50)
     assert crop_box.tolist() == golden["demo_box"].tolist()
-    assert points_in_crop(points, crop_box, 512).tolist() == golden["demo_points_in_crop512"].tolist()
+    assert points_in_crop(points, crop_box, (512, 512)).tolist() == golden["demo_points_in_crop512"].tolist()
 
 
 @given(boxes, st.integers(1, 3))

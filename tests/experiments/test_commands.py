@@ -14,9 +14,11 @@ import pytest
 import torch
 import yaml
 
+from datamodules.clicks.points import EXTREME_KINDS
 from experiments import evaluate, fit, predict, report_check, reproduce, sweep_local
 from experiments.callbacks import AtomicCheckpointIO
 from experiments.compose import compose
+from experiments.first_points import extreme_order
 from experiments.nodes import Node
 from experiments.report_check import check_report
 from experiments.rows import Conditions, evaluation_node, find_spec
@@ -173,8 +175,9 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_no_partial_one(tmp_pat
 
 def test_every_click_of_a_user_is_drawn_even_when_one_is_extreme_twice():
     corner = np.array([[10, 10], [50, 12], [90, 50], [60, 90]], float)  # (10, 10) is left-most and top-most
-    ordered = predict.extreme_order(corner[::-1], (100, 100))
+    ordered, kinds = extreme_order(corner[::-1], (100, 100))
     np.testing.assert_array_equal(ordered, corner)
+    assert kinds == EXTREME_KINDS
 
 
 def test_a_typed_value_makes_a_table_a_changed_one_and_a_machine_does_not():

@@ -189,7 +189,7 @@ def test_a_run_from_before_the_box_moved_keeps_its_box(runs):
 
     training = compare.trained([runs("iog", change=older)])["iog"]
     config = compare.with_box(training)
-    assert config["evaluation"]["box"] == "crop"
+    assert config["evaluation"]["box"] == "clicked"
     assert "box" not in config["evaluation"]["clicks"]
     lost = replace(training, config={**training.config, "evaluation": {"protocol": "object_iou"}})
     with pytest.raises(ValueError, match=r"too old to be compared: its recipe has no evaluation\.box"):
