@@ -210,6 +210,25 @@ def test_the_loss_of_refinement_is_the_mean_over_its_predictions(monkeypatch):
     assert module.training_step(batch, 0).item() == pytest.approx(sum(losses).item() / 3, rel=1e-5)
 
 
+def test_objects_that_pause_make_the_clicks_of_a_batch_unequal(monkeypatch):
+    lost = SQUARE.copy()
+    lost[:, 16:] = 0
+    network = Late(painted(lost))
+    module = made(network, IterativeIOG, monkeypatch, rounds=2, pause=0.5)
+    monkeypatch.setattr(IterativeIOG, "trainer", SimpleNamespace(global_step=7))
+    module.training_step(batch_of([SQUARE] * 32), 0)
+    counts = [(maps[:, 0] == 255).flatten(1).sum(1) for maps in network.maps]
+    assert set(counts[0].tolist()) == {1}  # the inside point
+    assert set(counts[1].tolist()) == {1, 2}
+    assert 8 <= (counts[1] == 2).sum() <= 24
+    again = [(maps[:, 0] == 255).flatten(1).sum(1) for maps in network.maps]
+    network.maps.clear()
+    module.training_step(batch_of([SQUARE] * 32), 0)
+    assert torch.equal((network.maps[1][:, 0] == 255).flatten(1).sum(1), again[1])  # keyed by step and object
+    with pytest.raises(ValueError, match="probability of no click"):
+        made(network, IterativeIOG, pause=1.0)
+
+
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="no click rule 'middle'"):
         made(Early(), IterativeIOG, rule="middle")
