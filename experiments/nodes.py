@@ -27,7 +27,21 @@ NOT_IDENTITY = {
     "trainer": ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "sync_batchnorm"),
     "data": ("workers", "root", "val", "val_batch_size"),
     "evaluation": ("test", "batch_size", "study"),
-    "weights": ("loss", "optimizer", "schedule", "head_lr_factor", "iteration", "corrections", "jitter"),
+    "weights": (
+        "loss",
+        "optimizer",
+        "schedule",
+        "head_lr_factor",
+        "iteration",
+        "corrections",
+        "jitter",
+        "side_weight",
+        "last_side_factor",
+        "rounds",
+        "pause",
+        "rule",
+        "good_enough",
+    ),
 }
 TEST_ONLY = ("test_points", "test_interpolation", "test_view", "long_side")  # of a sample: they belong to evaluations
 
