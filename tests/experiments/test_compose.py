@@ -42,9 +42,9 @@ def test_a_file_lies_in_the_folder_of_its_data_set(tmp_path, monkeypatch):
         row = {"evaluation.test": [{"name": "pascal/val", "recorded": f"${{data_file:{name}}}"}], "data.root": root}
         return compose("iog", row=row)["evaluation"]["test"][0]["recorded"]
 
-    monkeypatch.setenv("DATA_ROOT", "/data")
+    monkeypatch.setenv("DATA_ROOT", "/shelf")
     monkeypatch.setenv("PASCAL_EXT_ROOT", "/elsewhere")
-    assert file("people/inside.json", None) == "/data/people/inside.json"
+    assert file("people/inside.json", None) == "/shelf/people/inside.json"
     assert file("people/inside.json", "/mine") == "/mine/people/inside.json"
     assert file("points.json,pascal/ext", None) == "/elsewhere/points.json"
     assert file("points.json,pascal/ext", "/mine") == "/mine/pascal_ext/points.json"
