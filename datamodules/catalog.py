@@ -1,4 +1,4 @@
-"""The data sets by name: `pascal/val`, `coco2017/train`, `davis345`, ... Each file of this package adds its own.
+"""The data sets by name: `pascal/val`, `coco2017/train`, `davis345`, ... Each file of `sets/` adds its own.
 
 A name stands for one function that lists objects, the folder it lists them from, and what a user must know to get it.
 A specification such as `folder:/my/masks` or `coco_json:/my/annotations.json` is a name, too.
@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import datamodules
-from datamodules import cache
+from datamodules import cache, sets
 from datamodules.index import ObjectIndex
 
 
@@ -51,7 +50,7 @@ _SPECIFICATIONS: dict[str, Callable[[str], DataSet]] = {}
 
 
 def register(*data_sets: DataSet) -> None:
-    """Add data sets to the catalog. Called at the end, and at the left margin, of each data set's file."""
+    """Add data sets to the catalog. Called at the end of each file of `sets/`."""
     for data_set in data_sets:
         _CATALOG[data_set.name] = data_set
 
@@ -62,12 +61,9 @@ def register_specification(kind: str, describe: Callable[[str], DataSet]) -> Non
 
 
 def catalog() -> dict[str, DataSet]:
-    """All data sets by name. Importing the files that register them is what fills it."""
-    for module in pkgutil.iter_modules(datamodules.__path__):
-        # The others are passed over because they import torch, and asking what is there should take no seconds.
-        source = Path(datamodules.__path__[0], f"{module.name}.py")
-        if module.name != "catalog" and source.is_file() and "\nregister" in source.read_text(encoding="utf-8"):
-            importlib.import_module(f"datamodules.{module.name}")
+    """All data sets by name. Importing the files of `sets/`, which register them, is what fills it."""
+    for module in pkgutil.iter_modules(sets.__path__):
+        importlib.import_module(f"{sets.__name__}.{module.name}")
     return dict(sorted(_CATALOG.items()))
 
 

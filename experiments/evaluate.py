@@ -10,18 +10,17 @@ a record are written into a run of its own. Options that are left out keep what 
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Sequence
-from typing import Any
 
-from experiments.click_benchmark import checked
-from experiments.compose import Tree, parse_value
-from experiments.evaluation import SCORERS
-from experiments.execute import execute
-from experiments.nodes import Node, load_node
-from experiments.object_rows import click_table
-from experiments.runs import find_run, is_first_process
-from experiments.sentences import one_sentence
+from experiments.composition.merging import parse_value
+from experiments.console import one_sentence
+from experiments.evaluation.protocols import SCORERS
+from experiments.evaluation.requests import data_set, evaluation_config
+from experiments.evaluation.summaries import click_table
+from experiments.launching.making import execute
+from experiments.runs.environment import is_first_process
+from experiments.runs.models import finished_training
+from experiments.runs.node import Node
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,53 +41,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def configured(trained: Tree, options: argparse.Namespace) -> Tree:
-    """The composed tree of a training with what the command line says of this evaluation."""
-    config = copy.deepcopy(trained)
-    evaluation = config["evaluation"]
-    protocol = options.protocol or ("clicks" if evaluation["protocol"] == "clicks" else "object_iou")
-    evaluation.update(test=[data_set(options)], protocol=protocol)
-    if options.threshold is not None:
-        evaluation["threshold"] = options.threshold
-    if protocol == "clicks":
-        checked(config)
-        evaluation["clicks"].update(_given(rule=options.rule, most=options.clicks))
-        checked(config)
-    elif options.rule or options.clicks is not None:
-        raise ValueError(f"--rule and --clicks are of `--protocol clicks`, not of {protocol}")
-    if options.long_side is not None:
-        config["data"]["init_args"]["sample"]["long_side"] = options.long_side
-    if options.devices > 1:
-        config["trainer"].update(devices=options.devices, strategy="ddp")
-    return config
-
-
-def data_set(options: argparse.Namespace) -> str | Tree:
-    """What `--data`, `--every` and `--limit` select, as a recipe would say it."""
-    named = parse_value(options.data)
-    wanted = _given(every=options.every, limit=options.limit)
-    if not wanted:
-        return named  # type: ignore[no-any-return]
-    return {**(named if isinstance(named, dict) else {"name": named}), **wanted}
-
-
-def _given(**values: Any) -> Tree:
-    return {name: value for name, value in values.items() if value is not None}
+def node_of(options: argparse.Namespace) -> Node:
+    """The evaluation that a command line asks for. Raises ValueError when it cannot be."""
+    training = finished_training(options.run)
+    data = data_set(parse_value(options.data), options.every, options.limit)
+    config = evaluation_config(
+        training.config, data, protocol=options.protocol, threshold=options.threshold, rule=options.rule,
+        clicks=options.clicks, long_side=options.long_side, devices=options.devices,
+    )  # fmt: skip
+    return Node("evaluate", config, (training,))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     options = parse(arguments)
-    training = load_node(find_run(options.run)).model
-    if training.folder.record is None:
-        raise ValueError(f"run {options.run} is not finished: train it to its end first")
-    config = configured(training.config, options)
-    node = Node("evaluate", config, (training,))
+    node = node_of(options)
     record = execute(node, options.data)
     if not is_first_process():
         return
-    if config["evaluation"]["protocol"] == "clicks":
-        print(click_table(record["metrics"], config["evaluation"]["clicks"]))
+    if node.config["evaluation"]["protocol"] == "clicks":
+        print(click_table(record["metrics"], node.config["evaluation"]["clicks"]))
     else:
         for name, value in record["metrics"].items():
             print(f"{name:>20} {value:.4f}")

@@ -10,165 +10,29 @@ reported as not run, with the reason, and the others run.
 from __future__ import annotations
 
 import argparse
-import platform
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from experiments.choices import choices_of
-from experiments.compose import parse_override
-from experiments.figures import learning_curves
-from experiments.launchers import Failed, InProcess, in_order, launcher
-from experiments.nodes import NOT_IDENTITY, Node
-from experiments.records import Records
-from experiments.report import print_report, write_report
-from experiments.results import Cell, Choice, Picture, measure, not_run, table_result
-from experiments.rows import Conditions, NoData, check_data, nodes_of
-from experiments.runs import file_digest, git_commit, runs_root
-from experiments.sentences import one_sentence
-from experiments.table_files import Table, load_table
+from experiments.console import one_sentence
+from experiments.launching.graph import reproduce
+from experiments.reports.files import print_report, write_report
+from experiments.reports.gathering import choices_by_row, environment_line, pictures_of
+from experiments.reproduction.cells import table_result
+from experiments.reproduction.plan import Conditions
+from experiments.reproduction.planned import changed_values
+from experiments.reproduction.tables import load_table
+from experiments.runs.files import file_digest
+from experiments.runs.folder import runs_root
+from experiments.runs.records import Records
 
 REDUCTIONS = {
     "quick": ("smaller network, crop and schedule",),
     "small": ("small network and crop, tens of minutes on two CPU cores, random start",),
     "miniature": ("drawn data, reduced network, half a minute per training",),
 }
-
-
-class PlannedCell:
-    """A cell and the evaluations that measure it, or the reason why there are none."""
-
-    def __init__(self, table: Table, row: str, column: str, conditions: Conditions, seeds: Sequence[int]) -> None:
-        self.row, self.column, self.problem = row, column, ""
-        try:  # naming a run opens its data: what is missing or broken is known before anything is trained
-            self.second, self.first = nodes_of(table.row(row).cells[column], conditions, seeds)
-            check_data(self.nodes)
-        except NoData as error:
-            self.problem, self.second, self.first = str(error), [], []
-
-    @property
-    def nodes(self) -> list[Node]:
-        """All its evaluations."""
-        return [*self.first, *self.second]
-
-    def result(self, table: Table, records: Records, profile: str) -> Cell:
-        """The cell as measured."""
-        lacking = [node for node in self.nodes if node.folder.record is None]
-        if self.problem or lacking:
-            reason = self.problem or f"run {lacking[0].hash} has no record yet"
-            return not_run(table, self.row, self.column, reason)
-        notes = filter(None, [older_code(self.nodes), random_start(self.nodes)])
-        return measure(
-            table, self.row, self.column, [node.hash for node in self.second], records, profile,
-            first_runs=[node.hash for node in self.first], reason="; ".join(notes),
-        )  # fmt: skip
-
-
-def older_code(nodes: Sequence[Node]) -> str:
-    """A note when a record was written by another commit than today's."""
-    now = git_commit()
-    made = {str((run.folder.record or {}).get("git")) for node in nodes for run in node.with_ancestors()}
-    return f"made by other code than today's {now}: {', '.join(sorted(made))}" if made - {str(now)} else ""
-
-
-def random_start(nodes: Sequence[Node]) -> str:
-    """A note when a training was to start from pretrained weights and there were none."""
-    for training in (run for node in nodes for run in node.with_ancestors() if run.kind == "train"):
-        wanted = training.config["model"]["init_args"]["network"]["init_args"].get("pretrained")
-        if wanted and str((training.folder.record or {}).get("initial_weights")).startswith("random"):
-            return f"started from random weights: {wanted} was not there"
-    return ""
-
-
-def reproduce(
-    table: Table, conditions: Conditions, seeds: Sequence[int], rows: Sequence[int], devices: int, launch_by: str
-) -> tuple[list[PlannedCell], bool]:
-    """Make all runs of a table's own rows. Returns the cells and whether everything that could run did."""
-    wanted = [label for number, label in enumerate((row.label for row in table.rows), 1) if not rows or number in rows]
-    cells = [
-        PlannedCell(table, row.label, column.name, conditions, seeds)
-        for row, column in table.to_measure
-        if column.name in row.cells and row.label in wanted
-    ]
-    titles: dict[str, str] = {}
-    for cell in cells:
-        for node in cell.nodes:
-            for step in node.with_ancestors():
-                titles.setdefault(step.hash, f"{step.kind} {cell.row}"[:60])
-    nodes = in_order([node for cell in cells for node in cell.nodes])
-    todo = [node for node in nodes if node.folder.record is None]
-    print(f"{table.id}: {len(nodes)} runs, {len(nodes) - len(todo)} done, {len(todo)} to make", flush=True)
-    with_launcher = launcher(launch_by, devices) if todo else InProcess()
-    failed: dict[str, str] = {}
-    waiting: dict[str, str] = {}
-    for number, node in enumerate(todo, 1):
-        title = titles[node.hash]
-        broken = next((failed[parent.hash] for parent in node.parents if parent.hash in failed), None)
-        if broken is not None:
-            failed[node.hash] = broken
-            continue
-        print(f"[{number}/{len(todo)}] {title} (seed {node.config['seed']}, run {node.hash})", flush=True)
-        try:
-            if note := with_launcher.launch(node, title):
-                waiting[node.hash] = note
-        except Failed as error:
-            print(f"  failed: {error}", flush=True)
-            failed[node.hash] = str(error)
-    for cell in cells:
-        broken = next((failed[node.hash] for node in cell.nodes if node.hash in failed), None)
-        pending = next((waiting[node.hash] for node in cell.nodes if node.hash in waiting), "")
-        cell.problem = cell.problem or (f"failed: {broken}" if broken else pending)
-    if waiting:
-        print(
-            f"{len(waiting)} jobs are queued or running: `squeue --me` shows them, their output is in "
-            f"{runs_root() / 'jobs'}; the same command writes the report when they are done"
-        )
-    return cells, not failed
-
-
-def choices_by_row(cells: Sequence[PlannedCell]) -> dict[str, list[Choice]]:
-    """The choices of a row's evaluations, each once: cells of other test sets add what is theirs."""
-    found: dict[str, dict[Choice, None]] = {}
-    for cell in cells:
-        if cell.second:
-            found.setdefault(cell.row, {}).update(dict.fromkeys(choices_of(cell.second[0])))
-    return {row: list(choices) for row, choices in found.items()}
-
-
-def pictures_of(cells: Sequence[PlannedCell], folder: Path, each: int = 4) -> list[Picture]:
-    """Per row a few overlays, of the same objects wherever rows are evaluated on the same data; the learning curves.
-
-    An evaluation that several cells show, and a training that several share, appear once; a row that was evaluated on
-    several test sets divides its overlays among them and names the column.
-    """
-    shown: dict[str, tuple[PlannedCell, Node]] = {}
-    for cell in cells:
-        for node in cell.second[:1]:
-            shown.setdefault(node.hash, (cell, node))
-    evaluations = Counter(cell.row for cell, _ in shown.values())
-    pictures, trained = [], dict[Path, list[PlannedCell]]()
-    for cell, node in shown.values():
-        some, several = max(1, each // evaluations[cell.row]), evaluations[cell.row] > 1
-        found = sorted((node.folder.path / "pictures").glob("*.png"))
-        for path in found[:: max(1, len(found) // some)][:some]:
-            iou = path.stem.partition("-iou")[2]
-            caption = f"IoU {iou} %" if iou else path.stem
-            pictures.append(Picture(f"{cell.column}: {caption}" if several else caption, path, cell.row))
-    for cell in cells:
-        for node in cell.second[:1]:
-            trained.setdefault(node.model.folder.path / "metrics.csv", []).append(cell)
-    logs: dict[str, Path] = {}
-    for log, users in trained.items():
-        label = ", ".join(dict.fromkeys(cell.row for cell in users))
-        if log.exists():  # a row whose columns were trained apart has a curve for each
-            logs[f"{label} ({users[0].column})" if label in logs else label] = log
-    if logs:
-        curves = learning_curves(logs, folder / "learning-curves.png", ["train/loss"])
-        pictures.append(Picture("Training loss by step.", curves))
-    return pictures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -218,31 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"report: {paths.markdown}, {paths.html}, {paths.json}")
     if not complete:
         raise SystemExit(1)
-
-
-def changed_values(overrides: Sequence[str]) -> list[str]:
-    """The values typed on the command line that change results: with any, a table is not the published one.
-
-    Raises ValueError for those that have an option of their own.
-    """
-    changed = []
-    for key, value in map(parse_override, overrides):
-        if key in ("profile", "seed", "reading"):
-            option = {"seed": "--seeds", "profile": "--profile"}.get(key, "the table file: a row says its reading")
-            raise ValueError(f"{key} cannot be typed as a value of a table; use {option}")
-        group, _, name = key.replace("init_args.", "").partition(".")
-        harmless = key in ("threads", "channels_last") or name in NOT_IDENTITY.get(group, ())
-        if not harmless or key == "evaluation.test":
-            changed.append(f"{key}={value}")
-    return changed
-
-
-def environment_line() -> str:
-    """The machine and the code, in one line; each record has it in full."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    return (
-        f"{device}, Python {platform.python_version()}, torch {torch.__version__}, commit {git_commit() or 'unknown'}"
-    )
 
 
 if __name__ == "__main__":

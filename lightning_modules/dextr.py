@@ -11,12 +11,12 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
-from datamodules.clicks.corrective import boundary_error
 from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import EXTREME_KINDS, Points
+from datamodules.clicks.rules import boundary_error
 from datamodules.keys import rng
-from lightning_modules.iterative import Seen, appended, as_tested
-from lightning_modules.metrics import crop_iou
+from lightning_modules.corrections import Seen, appended, as_tested
+from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
 
 BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again

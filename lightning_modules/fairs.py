@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import Points
-from lightning_modules.metrics import crop_iou
+from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
 

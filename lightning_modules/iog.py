@@ -10,12 +10,12 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
-from datamodules.clicks.corrective import RULES
 from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import PointKind, Points
+from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
-from lightning_modules.iterative import Seen, appended
-from lightning_modules.metrics import crop_iou
+from lightning_modules.corrections import Seen, appended
+from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
 

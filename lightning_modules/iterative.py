@@ -6,29 +6,28 @@ own errors, found by a click rule on the crop's grid, in a thread pool, after th
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules import geometry
 from datamodules.batch import Batch
-from datamodules.clicks.corrective import RULES, Click, ClickRule, next_clicks
 from datamodules.clicks.points import PointKind, Points
+from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
 from lightning_modules.click_memory import ClickMemory, Remembered
+from lightning_modules.corrections import Seen, appended, pool
 
 COIN, ROUNDS, DRAW = 0xC014, 0x2045, 0xD2A3  # keep the draws of resets, of rounds and of clicks apart
+
 Segment = Callable[[Tensor, Points, Tensor | None], Tensor]  # image, clicks, last masks -> logits (B, 1, H, W)
 
 
@@ -207,102 +206,6 @@ class WithinBatch(FreshClicks):
             masks = (logits > 0).to(torch.int8) if self.masks else None
             start = Start(appended(start.points, clicks), masks)
         return start
-
-
-@dataclass
-class Seen:
-    """What a forward pass saw and said, on the CPU: all that the simulated user looks at."""
-
-    object_id: NDArray[np.int64]
-    mask: NDArray[np.uint8]  # (B, H, W) of 0 and 1
-    void: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
-    xy: NDArray[np.float32]  # (B, K, 2) in crop pixels
-    kinds: NDArray[np.int64]
-    to_crop: NDArray[np.float64]
-    image_size: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, batch: Batch, points: Points, logits: Tensor) -> Seen:
-        """Logits are (B, 1, H, W); an object is where they are above 0."""
-        planes: list[Any] = [
-            plane[:, 0].cpu().numpy().view(np.uint8)
-            for plane in (_above_half(batch.mask), _above_half(batch.void), logits.detach() > 0)
-        ]
-        tensors = (points.xy, points.kinds, batch.to_crop, batch.image_size)
-        return cls(batch.object_id.cpu().numpy(), *planes, *(tensor.cpu().numpy() for tensor in tensors))
-
-    def clicks(self, i: int) -> NDArray[np.float32]:
-        """(K, 2) the clicks of one object, without padding."""
-        return self.xy[i][self.kinds[i] != PointKind.PADDING]
-
-    def next_clicks(self, rule: ClickRule, draws: list[np.random.Generator] | None = None) -> list[Click | None]:
-        """One click per object, None where nothing is to be corrected; without draws the first of equal pixels."""
-        voids = [void if void.any() else None for void in self.void]
-        earlier = [self.clicks(i) for i in range(len(self.object_id))]
-        return next_clicks(rule, list(self.mask), list(self.prediction), voids, earlier, draws, pool())
-
-    def in_image(
-        self, i: int, held: Remembered | None, click: Click | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-        """All clicks of an object in full-image pixels: those it began with, and its next one.
-
-        Remembered ones stay as they are, whatever became of them on this crop's grid.
-        """
-        to_image = cv2.invertAffineTransform(self.to_crop[i])
-        if held is None:
-            xy, kinds = geometry.apply(to_image, self.clicks(i)), self.kinds[i][self.kinds[i] != PointKind.PADDING]
-        else:
-            xy, kinds = held.xy.astype(np.float64), held.kinds.astype(np.int64)
-        if click is not None:
-            xy = np.concatenate([xy, geometry.apply(to_image, np.array([[click.x, click.y]]))])
-            kinds = np.append(kinds, PointKind.POSITIVE if click.positive else PointKind.NEGATIVE)
-        return xy.astype(np.float32), kinds.astype(np.int8)
-
-    def run_lengths(self, i: int) -> bytes:
-        """The prediction of an object on its full image, as COCO's compressed counts."""
-        height, width = (int(side) for side in self.image_size[i])
-        to_image = cv2.invertAffineTransform(self.to_crop[i])
-        full = geometry.warp(self.prediction[i], to_image, (height, width), "nearest")
-        return bytes(coco_mask.encode(np.asfortranarray(full))["counts"])
-
-
-def appended(points: Points, clicks: list[Click | None]) -> Points:
-    """One more click for every object, padding where there is none."""
-    xy = [[click.x, click.y] if click else [0, 0] for click in clicks]
-    kinds = [
-        PointKind.PADDING if click is None else PointKind.POSITIVE if click.positive else PointKind.NEGATIVE
-        for click in clicks
-    ]
-    more_xy = torch.tensor(xy, dtype=points.xy.dtype, device=points.xy.device)[:, None]
-    more_kinds = torch.tensor(kinds, dtype=points.kinds.dtype, device=points.kinds.device)[:, None]
-    return replace(
-        points, xy=torch.cat([points.xy, more_xy], dim=1), kinds=torch.cat([points.kinds, more_kinds], dim=1)
-    )
-
-
-@contextlib.contextmanager
-def as_tested(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode and without gradients; afterwards every part is in its own mode, frozen ones too."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _above_half(plane: Tensor) -> Tensor:
-    """Where a plane of 0 and 1, or of anything between, is above one half; whole numbers stay, which is much faster."""
-    return plane > 0.5 if plane.is_floating_point() else plane != 0
-
-
-@cache
-def pool() -> ThreadPoolExecutor:
-    """The simulated users' threads. They belong to the process: a module that held them could not be copied."""
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
 @cache

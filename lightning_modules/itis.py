@@ -11,12 +11,13 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
-from datamodules.clicks.corrective import RULES
 from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.mask_distance import MaskDistance
 from datamodules.clicks.points import Points
-from lightning_modules.iterative import FreshClicks, Seen, appended, as_tested
-from lightning_modules.metrics import crop_iou
+from datamodules.clicks.rules import RULES
+from lightning_modules.corrections import Seen, appended, as_tested
+from lightning_modules.iterative import FreshClicks
+from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.schedules import Constant, stepped
 
 BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from datamodules.clicks.inside_outside import inside_point
 from datamodules.clicks.points import PointKind, Points
+from lightning_modules.corrections import pool
 from lightning_modules.interactive import Interactive
-from lightning_modules.iterative import pool
 
 
 class TwoStageState(NamedTuple):

@@ -1,57 +1,115 @@
-"""The house: imports point one way, and nothing at the top level is there without a reason."""
+"""The house: imports point one way, between floors and between rooms, and nothing is there without a reason."""
 
 import ast
+import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ALLOWED = {
-    "datamodules": {"datamodules"},
-    "lightning_modules": {"datamodules", "lightning_modules"},
-    "experiments": {"datamodules", "lightning_modules", "experiments"},
-}
+FLOORS = ("datamodules", "lightning_modules", "experiments")  # lowest first
+# The rooms of experiments/, lowest first: each may import from those before it. Commands stand on top of them all.
+ROOMS = (
+    "console", "pictures", "curves", "composition", "runs", "training", "evaluation", "labelling", "interactive",
+    "reproduction", "launching", "reports",
+)  # fmt: skip
 
 
-def imported_packages(file: Path) -> set[str]:
-    names: set[str] = set()
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the three floors, packages by their own name."""
+    files = [file for floor in FLOORS for file in (ROOT / floor).rglob("*.py")]
+    dotted = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
+    return {name.removesuffix(".__init__"): file for name, file in zip(dotted, files)}
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """What each module imports, of the house or not; imports inside functions count, too."""
+    return {name: set(imported(file)) for name, file in modules().items()}
+
+
+def imported(file: Path):
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
+            for alias in node.names:
+                member = f"{node.module}.{alias.name}"
+                yield member if member in modules() else node.module
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_point_one_way(package):
-    for file in (ROOT / package).rglob("*.py"):
-        others = imported_packages(file) & {*ALLOWED, "tests", "sweeps"}
-        assert others <= ALLOWED[package], f"{file.relative_to(ROOT)} imports {others - ALLOWED[package]}"
+def commands() -> set[str]:
+    """Modules of experiments/ that are run by name."""
+    top = {name for name in modules() if name.count(".") == 1 and name.startswith("experiments.")}
+    return {name for name in top if "__main__" in modules()[name].read_text()}
 
 
-def test_a_method_imports_no_data_set():
-    data_sets = {
-        "pascal", "pascal_ext", "sbd", "coco", "lvis", "davis", "benchmarks", "folders", "boxes", "cityscapes",
-        "rooftop", "sstem", "pseudo_labels", "human_points", "readers",
-    }  # fmt: skip
-    for file in (ROOT / "lightning_modules").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            parts = node.module.split(".") if isinstance(node, ast.ImportFrom) and node.module else []
-            assert parts[:1] != ["datamodules"] or not data_sets & set(parts), file
+def room_of(name: str) -> int | None:
+    """Where a module of experiments/ stands in ROOMS, commands above all; None for the other floors."""
+    floor, _, rest = name.partition(".")
+    if floor != "experiments" or not rest:
+        return None
+    return len(ROOMS) if name in commands() else ROOMS.index(rest.partition(".")[0])
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_between_floors_point_one_way(floor):
+    above = {*FLOORS[FLOORS.index(floor) + 1 :], "tests", "sweeps"}
+    for name, others in imports().items():
+        if name.partition(".")[0] == floor:
+            assert not {other.partition(".")[0] for other in others} & above, name
+
+
+@pytest.mark.parametrize("name", sorted(name for name in modules() if room_of(name) is not None))
+def test_imports_between_rooms_point_one_way(name):
+    wrong = [other for other in imports()[name] if room_of(other) is not None and room_of(other) > room_of(name)]
+    assert not wrong, f"{name} imports from a higher room: {wrong}"
+    assert not (commands() - {name}) & imports()[name], f"{name} imports a command"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    state: dict[str, int] = {}
+    trail: list[str] = []
+
+    def visit(name: str) -> None:
+        state[name] = 1
+        trail.append(name)
+        for other in sorted(imports()[name] & modules().keys() - {name}):
+            assert state.get(other) != 1, " -> ".join([*trail[trail.index(other) :], other])
+            if other not in state:
+                visit(other)
+        state[name] = 2
+        trail.pop()
+
+    for name in modules():
+        if name not in state:
+            visit(name)
+
+
+def test_a_method_imports_no_data_set_and_no_reader():
+    below = ("datamodules.sets", "datamodules.readers", "datamodules.pseudo_labels", "datamodules.human_points")
+    for name, others in imports().items():
+        if name.startswith("lightning_modules"):
+            assert not [other for other in others if other.startswith(below)], name
 
 
 def test_modules_fit_a_screen_or_three():
-    long = {f.relative_to(ROOT): n for p in ALLOWED for f in (ROOT / p).rglob("*.py")
-            if (n := len(f.read_text().splitlines())) > 350}  # fmt: skip
+    long = {name: n for name, file in modules().items() if (n := len(file.read_text().splitlines())) > 350}
     assert not long
 
 
-def test_the_top_level_holds_what_the_design_names():
-    known = {"experiments", "lightning_modules", "datamodules", "sweeps", "tests", "setup.cfg", "Makefile", "README.md",
-             "LICENSE", "constraints.txt", "pyproject.toml"}  # fmt: skip
-    import subprocess
+def test_every_folder_of_a_floor_says_what_it_is_for_or_is_named_in_the_design():
+    unknown = {name.split(".")[1] for name in modules() if name.startswith("experiments.") and name.count(".") > 1}
+    assert unknown <= set(ROOMS)
 
+
+def test_the_top_level_holds_what_the_design_names():
+    known = {
+        "experiments", "lightning_modules", "datamodules", "sweeps", "tests", "docs", "setup.cfg", "Makefile",
+        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "constraints.txt", "pyproject.toml",
+    }  # fmt: skip
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     top = {name.partition("/")[0] for name in listed if name}
     assert {name for name in top if not name.startswith(".")} <= known

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.clicks.corrective import largest_cluster
 from datamodules.clicks.distance import CROSS, squared_distance
 from datamodules.clicks.points import Clicked, PointKind, SimulatedPoints, Target
+from datamodules.clicks.rules import largest_cluster
 
 Area = NDArray[np.bool_]
 XY = tuple[int, int]

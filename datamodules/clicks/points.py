@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +65,14 @@ class Points:
     def since(self, seen: int) -> Points:
         """The clicks behind the first `seen` of every object."""
         return replace(self, xy=self.xy[:, seen:], kinds=self.kinds[:, seen:])
+
+
+class Click(NamedTuple):
+    """A pixel of the mask; positive means "this is object"."""
+
+    x: int
+    y: int
+    positive: bool
 
 
 Clicked = tuple[NDArray[np.float32], NDArray[np.int64]]  # (K, 2) as (x, y) in pixels of the crop, and (K,) kinds

@@ -19,14 +19,14 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from datamodules.batch import collate
-from datamodules.clicks.corrective import RULES, Click
 from datamodules.clicks.guidance import SignedGaussians
-from datamodules.clicks.points import PointKind, Points
+from datamodules.clicks.points import Click, PointKind, Points
+from datamodules.clicks.rules import RULES
 from datamodules.index import ObjectIndex
 from datamodules.samples import ObjectSamples
-from experiments.click_benchmark import ClickScorer
-from experiments.compose import compose
-from experiments.scorer import sample_recipe
+from experiments.composition.building import sample_recipe
+from experiments.composition.compose import compose
+from experiments.evaluation.clicks import ClickScorer
 from lightning_modules.itis import ITIS
 from tests.bench.measure import Figure, best_of
 

@@ -16,8 +16,8 @@ from datamodules.clicks.points import PointKind, Points
 from datamodules.index import MaskKind, ObjectIndex
 from datamodules.keys import rng
 from datamodules.samples import ObjectSamples
-from experiments.compose import compose
-from experiments.scorer import sample_recipe
+from experiments.composition.building import sample_recipe
+from experiments.composition.compose import compose
 from lightning_modules.click_memory import ClickMemory
 from lightning_modules.iterative import EpochMemory
 from tests.bench.clicks import corrupted

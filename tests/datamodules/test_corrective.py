@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import distance_transform_edt
 
-from datamodules.clicks.corrective import (
+from datamodules.clicks.points import Click
+from datamodules.clicks.rules import (
     RULES,
-    Click,
     boundary_error,
     cluster_sizes,
     largest_cluster,

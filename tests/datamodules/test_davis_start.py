@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from datamodules.catalog import open_index
-from datamodules.davis import region_similarity
+from datamodules.sets.davis import region_similarity
 from experiments.check_data import main as check_data
 from tests.datamodules.layouts import blank, rectangle, write_gray, write_image, write_palette
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import distance_transform_edt, label
 
-from datamodules.clicks.corrective import RULES, Click, sampled_blob
 from datamodules.clicks.extreme import ExtremePoints, extreme_points, without_crowded
-from datamodules.clicks.points import EXTREME_KINDS, PointKind, SimulatedPoints, Target
+from datamodules.clicks.points import EXTREME_KINDS, Click, PointKind, SimulatedPoints, Target
 from datamodules.clicks.refinement import RefinedPoints, largest_blob, near_boundary
+from datamodules.clicks.rules import RULES, sampled_blob
 from datamodules.keys import rng
 from tests.conftest import disc, square
 

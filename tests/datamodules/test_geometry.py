@@ -8,7 +8,7 @@ from datamodules import geometry
 from datamodules.clicks.extreme import tight_box
 from datamodules.recipe import SampleRecipe
 from datamodules.views import evaluation_views
-from experiments.first_points import points_in_crop
+from experiments.interactive.first_clicks import points_in_crop
 from tests.conftest import dot, place_of, square
 
 SIZE = (72, 88)  # (H, W) of the golden image

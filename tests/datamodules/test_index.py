@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from datamodules.index import ObjectIndex, Strings, concatenate, object_ids, predicted_from
-from datamodules.pascal import CATEGORIES
 from datamodules.readers.coco import read_coco
 from datamodules.readers.sbd import read_sbd
 from datamodules.readers.voc import read_voc
+from datamodules.sets.pascal import CATEGORIES
 from tests.datamodules.layouts import coco_annotation, rectangle, write_coco, write_gray, write_sbd, write_voc
 
 A, B = rectangle(1, 2, 6, 9), rectangle(8, 2, 12, 9)

@@ -12,7 +12,6 @@ from scipy.ndimage import distance_transform_edt
 
 from datamodules import geometry
 from datamodules.batch import collate
-from datamodules.clicks.corrective import RULES
 from datamodules.clicks.inside_outside import (
     InsideOutside,
     InsideOutsideMaps,
@@ -23,6 +22,7 @@ from datamodules.clicks.inside_outside import (
     perturbed,
 )
 from datamodules.clicks.points import PointKind, Points, Target
+from datamodules.clicks.rules import RULES
 from datamodules.readers.folders import read_pairs
 from datamodules.recipe import SampleRecipe
 from datamodules.samples import ObjectSamples, hard

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules import miniature
-from datamodules.benchmarks import grabcut_boxes
 from datamodules.catalog import open_index
 from datamodules.clicks.recorded import RecordedPoints
-from datamodules.davis import region_similarity
-from datamodules.drawn import other_domains
+from datamodules.drawn import layouts, other_domains
 from datamodules.drawn.coco_files import COCO_IDS, image_id
 from datamodules.drawn.files import write_gray
 from datamodules.drawn.predictions import predicted
 from datamodules.drawn.scenes import Scene, contour_of
 from datamodules.images import read_image
 from datamodules.index import MaskKind, ObjectIndex
+from datamodules.sets.benchmarks import grabcut_boxes
+from datamodules.sets.davis import region_similarity
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def box_iou(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     return float((filled[0] & filled[1]).sum() / (filled[0] | filled[1]).sum())
 
 
-pascal_scene, coco_scene = lru_cache(1000)(miniature.pascal_scene), lru_cache(1000)(miniature.coco_scene)
+pascal_scene, coco_scene = lru_cache(1000)(layouts.pascal_scene), lru_cache(1000)(layouts.coco_scene)
 
 
 def pascal_scenes(images: range | list[int]) -> dict[str, Scene]:
@@ -77,17 +77,17 @@ def pascal_scenes(images: range | list[int]) -> dict[str, Scene]:
 
 def test_seed_fixes_every_byte_whatever_is_drawn_before(root: Path, tmp_path: Path):
     everything = contents(root)
-    miniature.draw_berkeley(tmp_path, 0)
-    miniature.draw_grabcut(tmp_path, 0)
-    miniature.draw_videos(tmp_path, 0)
-    miniature.draw_sbd(tmp_path, 0)
+    layouts.draw_berkeley(tmp_path, 0)
+    layouts.draw_grabcut(tmp_path, 0)
+    layouts.draw_videos(tmp_path, 0)
+    layouts.draw_sbd(tmp_path, 0)
     again = contents(tmp_path)
     assert len(again) > 400
     assert all(everything[name] == content for name, content in again.items())
 
 
 def test_another_seed_draws_other_pictures():
-    assert not np.array_equal(miniature.scene(0, "x").image[:50, :50], miniature.scene(1, "x").image[:50, :50])
+    assert not np.array_equal(layouts.scene(0, "x").image[:50, :50], layouts.scene(1, "x").image[:50, :50])
 
 
 def test_a_second_call_draws_nothing(root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -147,7 +147,7 @@ def test_an_older_drawing_is_replaced_but_other_files_never(tmp_path: Path, monk
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_voc_holds_the_drawn_objects_less_their_void_contour(root: Path, split: str):
     index = open_index(f"pascal/{split}", root)
-    scenes = pascal_scenes(miniature.VOC_IMAGES[split])
+    scenes = pascal_scenes(layouts.VOC_IMAGES[split])
     assert index.num_images == len(scenes)
     assert len(index) == sum(len(scene.objects) for scene in scenes.values())
     for i in range(len(index)):
@@ -157,7 +157,7 @@ def test_voc_holds_the_drawn_objects_less_their_void_contour(root: Path, split: 
         assert np.array_equal(mask, (scene.labels == int(label)) & ~contour)
         assert void is not None
         assert np.array_equal(void, contour)
-        drawn_category = miniature.PASCAL[scene.categories[int(label) - 1]]
+        drawn_category = layouts.PASCAL[scene.categories[int(label) - 1]]
         assert int(index.category[i]) == drawn_category - 1
 
 
@@ -172,7 +172,7 @@ def test_voc_uses_the_official_palette(root: Path):
 
 
 def test_sbd_holds_the_drawn_objects_without_void(root: Path):
-    scenes, objects = pascal_scenes(miniature.SBD_IMAGES), 0
+    scenes, objects = pascal_scenes(layouts.SBD_IMAGES), 0
     for split in ("train", "val"):
         index = open_index(f"sbd/{split}", root)
         for i in range(len(index)):
@@ -190,7 +190,7 @@ def test_pascal_with_sbd_is_two_to_four_times_pascal_and_never_sees_val(root: Pa
     names = [Path(path).stem for path in union.image_paths]
     assert len(set(names)) == len(names)
     assert not set(names) & {Path(path).stem for path in val.image_paths}
-    in_both = {f"2008_{i:06d}" for i in miniature.VOC_IMAGES["val"]} & set(pascal_scenes(miniature.SBD_IMAGES))
+    in_both = {f"2008_{i:06d}" for i in layouts.VOC_IMAGES["val"]} & set(pascal_scenes(layouts.SBD_IMAGES))
     assert in_both  # so the rule had something to remove
 
 
@@ -216,9 +216,9 @@ def test_objects_have_parts_and_holes(root: Path):
 # ---------------------------------------------------------------------------------------------------- COCO and LVIS
 
 
-@pytest.mark.parametrize("split", list(miniature.COCO_IMAGES))
+@pytest.mark.parametrize("split", list(layouts.COCO_IMAGES))
 def test_coco_holds_exactly_the_drawn_objects_and_leaves_crowds_out(root: Path, split: str):
-    images = miniature.COCO_IMAGES[split]
+    images = layouts.COCO_IMAGES[split]
     scenes = {i: coco_scene(0, i) for i in images}
     index = open_index(f"coco{split[-4:]}/{split[:-4]}", root)
     assert len(index) == sum(len(scene.objects) for scene in scenes.values())
@@ -296,9 +296,9 @@ def test_grabcut_mixes_formats_and_gives_generous_boxes(root: Path):
 
 def test_videos_stand_in(root: Path):
     davis = root / "DAVIS"
-    for split, sequences in miniature.VIDEOS.items():
+    for split, sequences in layouts.VIDEOS.items():
         lines = (davis / "ImageSets/480p" / f"{split}.txt").read_text().splitlines()
-        assert len(lines) == len(sequences) * miniature.VIDEO_FRAMES
+        assert len(lines) == len(sequences) * layouts.VIDEO_FRAMES
         for line in lines:
             image, annotation = (davis / path.lstrip("/") for path in line.split())
             mask = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
@@ -308,7 +308,7 @@ def test_videos_stand_in(root: Path):
 
 def test_the_worst_predictions_in_videos_are_half_right_and_the_first_nearly_so(root: Path):
     worst, frames = open_index("davis2016/osvos_worst", root), open_index("davis2016/val", root)
-    assert [name.split("/")[0] for name in worst.native_id] == list(miniature.VIDEOS["val"])
+    assert [name.split("/")[0] for name in worst.native_id] == list(layouts.VIDEOS["val"])
     assert worst.left_out == ()
     ious = []
     for i in range(len(worst)):
@@ -327,13 +327,13 @@ def test_the_worst_predictions_in_videos_are_half_right_and_the_first_nearly_so(
 def test_a_drawn_prediction_misses_and_invents_about_as_much_as_asked_for(iou: float, side: int):
     truth = np.zeros((60, 80), bool)
     truth[20 : 20 + side, 30 : 30 + side] = True
-    first, again = (predicted(miniature.generator(0, f"prediction/{side}"), truth, iou) for _ in range(2))
+    first, again = (predicted(layouts.generator(0, f"prediction/{side}"), truth, iou) for _ in range(2))
     assert np.array_equal(first, again)
     assert iou - 0.15 < region_similarity(first, truth) <= iou
     if iou < 0.6:
         assert (truth & ~first).any()
         assert (first & ~truth).any()
-    other = predicted(miniature.generator(1, f"prediction/{side}"), truth, iou)
+    other = predicted(layouts.generator(1, f"prediction/{side}"), truth, iou)
     assert np.array_equal(first, other) == (iou == 1.0)
 
 
@@ -363,7 +363,7 @@ def test_streets_have_every_kind_of_pixel_that_cityscapes_has(root: Path):
 def test_sections_are_read_as_drawn(root: Path):
     index = open_index("sstem", root)
     for number, path in enumerate(index.image_paths):
-        image, mitochondria = other_domains.section(miniature.generator(0, f"sstem/{number}"))
+        image, mitochondria = other_domains.section(layouts.generator(0, f"sstem/{number}"))
         masks = [index.read_mask(int(i)).mask for i in np.flatnonzero(index.image == number)]
         assert np.array_equal(np.sum(masks, axis=0), mitochondria > 0)
         assert np.array_equal(read_image(path)[..., 0], image)

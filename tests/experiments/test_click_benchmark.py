@@ -22,21 +22,23 @@ from pytorch_lightning import LightningModule, Trainer
 
 from datamodules import geometry
 from datamodules.batch import FullMask, Sample, collate
-from datamodules.clicks.corrective import RULES
 from datamodules.clicks.extreme import extreme_points, tight_box
 from datamodules.clicks.inside_outside import InsideOutside
 from datamodules.clicks.points import EXTREME_KINDS, PointKind, Target, clicks_made
+from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
 from datamodules.selection import open_objects
-from experiments import evaluate, fit, object_rows
-from experiments.click_benchmark import ClickScorer, Paste, checked, click_rule, click_through
-from experiments.compose import compose
-from experiments.nodes import Node, load_node
-from experiments.object_rows import click_table, describe, merge_rows, read_rows, summarise
-from experiments.runs import find_run
-from experiments.scorer import box_kept, checked_box
-from experiments.simulated_user import SimulatedUser
-from lightning_modules.metrics import object_iou
+from experiments import evaluate, fit
+from experiments.composition.compose import compose
+from experiments.evaluation import summaries as object_rows
+from experiments.evaluation.clicks import ClickScorer, checked, click_rule, click_through
+from experiments.evaluation.pasting import Paste, box_kept, checked_box
+from experiments.evaluation.rows import merge_rows, read_rows
+from experiments.evaluation.simulated_user import SimulatedUser
+from experiments.evaluation.summaries import click_table, describe, summarise
+from experiments.runs.folder import find_run
+from experiments.runs.node import Node, load_node
+from lightning_modules.metrics.masks import object_iou
 from tests.conftest import GOLDEN, disc, square
 from tests.experiments.tiny import TINY
 
@@ -465,20 +467,25 @@ def test_the_console_shows_a_few_lines(tree, tmp_path):
     assert "(itis rule)" in describe(metrics, tree["evaluation"])
 
 
-def test_the_command_line_says_rule_clicks_and_size(tree):
+def test_the_command_line_says_rule_clicks_and_size(tree, monkeypatch):
+    monkeypatch.setattr(evaluate, "finished_training", lambda reference: Node("train", tree))
+
+    def asked(line):
+        return evaluate.node_of(evaluate.parse(line)).config
+
     line = ["--run=0", "--data=davis345", "--protocol=clicks", "--rule=ritm", "--clicks=5", "--long-side=384"]
-    config = evaluate.configured(tree, evaluate.parse([*line, "--every=3", "--limit=200"]))
+    config = asked([*line, "--every=3", "--limit=200"])
     assert (config["evaluation"]["clicks"]["rule"], config["evaluation"]["clicks"]["most"]) == ("ritm", 5)
     assert config["data"]["init_args"]["sample"]["long_side"] == 384
     assert config["evaluation"]["test"] == [{"name": "davis345", "every": 3, "limit": 200}]
     assert tree["evaluation"]["clicks"]["rule"] == "itis"
-    mapping = evaluate.parse(["--run=0", "--data={name: davis345, min_area: 3}", "--limit=2"])
-    assert evaluate.data_set(mapping) == {"name": "davis345", "min_area": 3, "limit": 2}
+    mapping = asked(["--run=0", "--data={name: davis345, min_area: 3}", "--limit=2"])
+    assert mapping["evaluation"]["test"] == [{"name": "davis345", "min_area": 3, "limit": 2}]
     with pytest.raises(ValueError, match="did you mean 'ritm'"):
-        evaluate.configured(tree, evaluate.parse(["--run=0", "--data=x", "--protocol=clicks", "--rule=rtm"]))
+        asked(["--run=0", "--data=x", "--protocol=clicks", "--rule=rtm"])
     with pytest.raises(ValueError, match="--rule and --clicks are of `--protocol clicks`"):
-        evaluate.configured(tree, evaluate.parse(["--run=0", "--data=x", "--rule=ritm", "--protocol=object_iou"]))
-    assert evaluate.configured(tree, evaluate.parse(["--run=0", "--data=x"]))["evaluation"]["protocol"] == "clicks"
+        asked(["--run=0", "--data=x", "--rule=ritm", "--protocol=object_iou"])
+    assert asked(["--run=0", "--data=x"])["evaluation"]["protocol"] == "clicks"
 
 
 @pytest.mark.slow

@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.choices import choices_of
-from experiments.click_curves import click_runs
-from experiments.compose import compose
-from experiments.figures import click_curves, click_sweep, save_picture
-from experiments.nodes import Node
-from experiments.records import Records
-from experiments.report import write_report
-from experiments.report_check import check_report
-from experiments.report_grids import grids
-from experiments.reproduce import choices_by_row, pictures_of
-from experiments.results import Choice, measure, table_result
-from experiments.runs import RunFolder
-from experiments.table_files import load_table
+from experiments.composition.compose import compose
+from experiments.curves import click_curves, click_sweep
+from experiments.pictures import save_picture
+from experiments.reports.check import check_report
+from experiments.reports.choices import choices_of
+from experiments.reports.click_curves import click_runs
+from experiments.reports.files import write_report
+from experiments.reports.gathering import choices_by_row, pictures_of
+from experiments.reports.grids import grids
+from experiments.reproduction.cells import Choice, measure, table_result
+from experiments.reproduction.tables import load_table
+from experiments.runs.folder import RunFolder
+from experiments.runs.node import Node
+from experiments.runs.records import Records
 
 ABLATION, PEERS = load_table("itis-fig5"), load_table("dextr-9")
 ROWS = [row.label for row in ABLATION.rows if row.own][:2]

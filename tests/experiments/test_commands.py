@@ -16,14 +16,14 @@ import yaml
 
 from datamodules.clicks.points import EXTREME_KINDS
 from experiments import evaluate, fit, predict, report_check, reproduce, sweep_local
-from experiments.callbacks import AtomicCheckpointIO
-from experiments.compose import compose
-from experiments.first_points import extreme_order
-from experiments.nodes import Node
-from experiments.report_check import check_report
-from experiments.rows import Conditions, evaluation_node, find_spec
-from experiments.runs import find_run
-from experiments.sentences import one_sentence
+from experiments.composition.compose import compose
+from experiments.console import one_sentence
+from experiments.interactive.first_clicks import extreme_order
+from experiments.reports.check import check_report
+from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
+from experiments.runs.folder import find_run
+from experiments.runs.node import Node
+from experiments.training.callbacks import AtomicCheckpointIO
 from tests.experiments.tiny import CHANGED, SHRUNK, TINY, report_of
 
 ROOT = Path(__file__).parents[2]

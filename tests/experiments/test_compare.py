@@ -8,14 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments import compare, compare_pictures, evaluation
-from experiments.comparison import Clicked, common_clicks, measured_grids, paired, spread, thirds
-from experiments.compose import compose
-from experiments.report_check import check_report
-from experiments.report_grids import DASH
-from experiments.runs import RunFolder, digest
-from experiments.sentences import one_sentence
-from lightning_modules.metrics import object_iou
+from experiments import compare
+from experiments.composition.compose import compose
+from experiments.console import one_sentence
+from experiments.reports import compared, comparison_report
+from experiments.reports import comparison_pictures as compare_pictures
+from experiments.reports.check import check_report
+from experiments.reports.comparison import Clicked, common_clicks, measured_grids, paired, spread, thirds
+from experiments.reports.grids import DASH
+from experiments.runs import models
+from experiments.runs.files import digest
+from experiments.runs.folder import RunFolder
+from lightning_modules.metrics.masks import object_iou
 from tests.experiments.test_click_benchmark import Discs
 
 PASCAL, BERKELEY = "{name: pascal/val, limit: 6}", "{name: berkeley, limit: 3}"
@@ -89,7 +93,7 @@ def test_objects_are_shown_from_the_worst_to_the_best():
 @pytest.fixture
 def runs(here, monkeypatch):
     """Makes finished trainings of methods whose networks paint a disc at every click."""
-    for module in (evaluation, compare, compare_pictures):
+    for module in (models, comparison_report, compare_pictures):
         monkeypatch.setattr(module, "load_model", lambda node, folder: Discs(6.0).eval())
 
     def make(method, finished=True, change=lambda config: None):
@@ -187,13 +191,13 @@ def test_a_run_from_before_the_box_moved_keeps_its_box(runs):
     def older(config):
         config["evaluation"]["clicks"]["box"] = config["evaluation"].pop("box")
 
-    training = compare.trained([runs("iog", change=older)])["iog"]
-    config = compare.with_box(training)
+    training = compared.trained([runs("iog", change=older)])["iog"]
+    config = compared.with_box(training)
     assert config["evaluation"]["box"] == "clicked"
     assert "box" not in config["evaluation"]["clicks"]
     lost = replace(training, config={**training.config, "evaluation": {"protocol": "object_iou"}})
     with pytest.raises(ValueError, match=r"too old to be compared: its recipe has no evaluation\.box"):
-        compare.with_box(lost)
+        compared.with_box(lost)
 
 
 def test_bad_input_gets_one_sentence(here, runs, capsys):

@@ -2,8 +2,10 @@
 
 import pytest
 
-from experiments.compose import compose, merge
-from experiments.nodes import NOT_IDENTITY, Node
+from experiments.composition.compose import compose
+from experiments.composition.merging import merge
+from experiments.runs.identity import NOT_IDENTITY
+from experiments.runs.node import Node
 
 
 def network(tree):

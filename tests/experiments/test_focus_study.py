@@ -8,8 +8,9 @@ import pytest
 from datamodules.clicks.extreme import ExtremePoints
 from datamodules.recipe import SampleRecipe
 from datamodules.selection import open_objects
-from experiments import focus_study
-from experiments.focus_study import main, study
+from experiments.evaluation import focus
+from experiments.evaluation.focus import study
+from experiments.focus_study import main
 
 RECIPE = SampleRecipe(size=128, relax=8)
 
@@ -18,7 +19,7 @@ RECIPE = SampleRecipe(size=128, relax=8)
 def cross(monkeypatch):
     """Objects whose diagonals cross at right angles, far larger than the noise."""
     points = np.array([[(0, 200), (200, 0), (400, 200), (200, 400)]], np.float64)
-    monkeypatch.setattr(focus_study, "crop_points", lambda index, recipe, places: points.repeat(len(places), 0))
+    monkeypatch.setattr(focus, "crop_points", lambda index, recipe, places: points.repeat(len(places), 0))
 
 
 class Objects(list):
@@ -45,7 +46,7 @@ def test_the_shift_of_a_cross_is_that_of_its_two_diagonals(cross, monkeypatch):
         def integers(self, low, high, shape, endpoint):
             return np.broadcast_to([3, 4], shape)
 
-    monkeypatch.setattr(focus_study, "rng", lambda *key: Fixed())
+    monkeypatch.setattr(focus, "rng", lambda *key: Fixed())
     found = study(Objects([1, 2]), RECIPE, draws=4)
     assert found["mean_error"] == pytest.approx(20)
     assert found["mean_shift"] == pytest.approx(5)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.table_files import DataSet, load_table
+from experiments.reproduction.specs import DataSet
+from experiments.reproduction.tables import load_table
 
 
 def cell(table, label, column=None):

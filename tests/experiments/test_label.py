@@ -18,16 +18,23 @@ from torch import Tensor, nn
 
 from datamodules.clicks.points import PointKind, Points
 from datamodules.selection import open_objects
-from experiments import evaluation, fit, label, labelling, launchers
-from experiments.evaluation import load_interactive
-from experiments.execute import execute
-from experiments.labelling_rows import Places, RemainingBatches, opened_part, whole_rows, write_labels
-from experiments.launchers import in_order
-from experiments.nodes import LABELS, Node, load_node
-from experiments.rows import Conditions, evaluation_node, find_spec, nodes_of
-from experiments.run_specs import DataSet, Pair
-from experiments.table_files import FOLDER, read_table
-from experiments.training import build_part
+from experiments import label
+from experiments.composition.building import build_part
+from experiments.labelling import labeller as labelling
+from experiments.labelling.boxes import unsaid_by_boxes
+from experiments.labelling.coco_file import write_labels
+from experiments.labelling.rows import Places, RemainingBatches, opened_part, whole_rows
+from experiments.launching import slurm
+from experiments.launching.making import execute
+from experiments.reproduction.plan import Conditions, evaluation_node, find_spec, nodes_of
+from experiments.reproduction.requests import FitRequest
+from experiments.reproduction.spec_reader import FOLDER
+from experiments.reproduction.specs import DataSet, Pair
+from experiments.reproduction.tables import read_table
+from experiments.runs.folder import RunFolder
+from experiments.runs.models import load_interactive
+from experiments.runs.naming import LABELS
+from experiments.runs.node import Node, in_order, load_node
 from tests.experiments.tiny import SHRUNK, TINY
 
 CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))
@@ -38,7 +45,7 @@ def untrained(*arguments: str) -> Node:
     """A training that ended before its first step."""
     from pytorch_lightning import LightningModule
 
-    _, config = fit.parse(arguments or TINY)
+    config = FitRequest.read(arguments or TINY).config
     node = Node("train", config)
     torch.manual_seed(0)
     torch.save(build_part(LightningModule, config["model"]).state_dict(), prepared(node) / "weights.pt")
@@ -253,12 +260,12 @@ def test_a_run_that_needs_more_than_a_box_says_what_to_give(store, tmp_path, arg
 
 def test_what_a_box_says_is_enough_for_its_middle_and_its_corners(store):
     for inside in ("box_centre", "none"):
-        _, config = fit.parse(["--config=iog", *TINY[1:], f"--data.sample.test_points.inside={inside}"])
-        assert label.unsaid_by_boxes(Node("train", config)) == set()
-    _, config = fit.parse([*TINY, "--model.guidance=null"])
-    assert label.unsaid_by_boxes(Node("train", config)) == set()  # sees the crop alone
-    _, config = fit.parse(["--config=itis", *TINY[1:]])
-    assert label.unsaid_by_boxes(Node("train", config)) == {PointKind.PADDING}
+        config = FitRequest.read(["--config=iog", *TINY[1:], f"--data.sample.test_points.inside={inside}"]).config
+        assert unsaid_by_boxes(Node("train", config)) == set()
+    config = FitRequest.read([*TINY, "--model.guidance=null"]).config
+    assert unsaid_by_boxes(Node("train", config)) == set()  # sees the crop alone
+    config = FitRequest.read(["--config=itis", *TINY[1:]]).config
+    assert unsaid_by_boxes(Node("train", config)) == {PointKind.PADDING}
 
 
 def test_two_stages_label_boxes_with_a_run_that_needs_an_inside_point(store, tmp_path):
@@ -269,7 +276,7 @@ def test_two_stages_label_boxes_with_a_run_that_needs_an_inside_point(store, tmp
     record = json.loads((folder / "record.json").read_text())
     assert record["parents"] == [second.hash, first.hash]
     assert record["metrics"]["n"] == 3
-    again = load_node(launchers.RunFolder(folder))
+    again = load_node(RunFolder(folder))
     assert (again.model.hash, again.first.hash) == (second.hash, first.hash)
     with pytest.raises(ValueError, match=f"--first {second.hash} needs more than a box, too"):
         label.main(["--run", second.hash, "--first", second.hash, "--boxes", file])
@@ -382,11 +389,11 @@ def test_jobs_of_a_cluster_wait_for_the_labels(store, tmp_path, monkeypatch):
             return type("Submitted", (), {"job_id": str(len(waits))})
 
     waits: list = []
-    monkeypatch.setattr(launchers, "states_of_jobs", dict)
-    slurm = launchers.Slurm(1, Executor())
+    monkeypatch.setattr(slurm, "states_of_jobs", dict)
+    cluster = slurm.Slurm(1, Executor())
     spec = table_of(tmp_path, self_labelled()).rows[3].cells["value"]
     for node in in_order([evaluation_node(spec, CONDITIONS, 0)]):
-        slurm.launch(node, node.kind)
+        cluster.launch(node, node.kind)
     assert waits == [None, "afterok:1", "afterok:2", "afterok:3"]
 
 
@@ -441,8 +448,7 @@ def test_labels_of_the_store_can_be_typed_as_data(store, discs, capsys):
     made = labelling_of(untrained(), box="crop", threshold=0.5)
     execute(made)
     typed = f"--data.train=[{{name: pascal/val, limit: 11, labelled: '{made.hash}'}}]"
-    options, config = fit.parse([*TINY[:5], typed])
-    training = fit.training_node(config, options.built_on)
+    training = FitRequest.read([*TINY[:5], typed]).training
     assert [parent.hash for parent in training.parents] == [made.hash]
     opened = training.with_lists().config["data"]["init_args"]
     index = open_objects(opened["train"], opened["root"], 0)
@@ -472,4 +478,4 @@ def test_two_stages_are_evaluated_like_one(store):
     assert record["metrics"]["n"] == 11
     alone = Node("evaluate", second.config, (second,))
     assert alone.hash != node.hash
-    assert evaluation.load_interactive(alone).__class__.__name__ == "IOG"
+    assert load_interactive(alone).__class__.__name__ == "IOG"

@@ -14,9 +14,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import fit, launchers, reproduce
-from experiments.launchers import Failed, Job, Slurm, Subprocesses, in_order, launcher
-from experiments.runs import RunFolder
+from experiments import fit, reproduce
+from experiments.launching import graph, slurm
+from experiments.launching.launchers import launcher
+from experiments.launching.local import Failed, Subprocesses
+from experiments.launching.slurm import Job, Slurm
+from experiments.reproduction.requests import FitRequest
+from experiments.runs.folder import RunFolder
+from experiments.runs.node import Node, in_order
 from tests.experiments.tiny import SHRUNK, TINY, report_of
 
 
@@ -39,22 +44,21 @@ class FakeExecutor:
 def cluster(monkeypatch):
     """A cluster without SLURM: an executor, and the states that squeue would print."""
     states, executor = {}, FakeExecutor()
-    monkeypatch.setattr(launchers, "states_of_jobs", lambda: dict(states))
-    monkeypatch.setattr(launchers, "launcher", lambda name, devices: Slurm(devices, executor))
-    monkeypatch.setattr(reproduce, "launcher", lambda name, devices: Slurm(devices, executor))
+    monkeypatch.setattr(slurm, "states_of_jobs", lambda: dict(states))
+    monkeypatch.setattr(graph, "launcher", lambda name, devices: Slurm(devices, executor))
     return SimpleNamespace(states=states, executor=executor)
 
 
 def chain(*extra):
     """A training and its evaluation."""
-    _, config = fit.parse([*TINY, *extra])
-    return in_order(fit.evaluations(fit.Node("train", config)))
+    request = FitRequest.read([*TINY, *extra])
+    return in_order(request.evaluations(request.training))
 
 
 def test_parents_come_before_children_and_each_once(store):
     training, evaluation = chain()
     scored = {**evaluation.config, "evaluation": {**evaluation.config["evaluation"], "threshold": 0.3}}
-    other = fit.Node("evaluate", scored, (training,))
+    other = Node("evaluate", scored, (training,))
     assert in_order([other, evaluation]) == [training, other, evaluation]
 
 
@@ -130,7 +134,7 @@ def test_the_children_of_a_failed_run_are_reported_and_other_rows_run(here, monk
                 node.folder.finish(kind=node.kind, metrics={}, parents=[])
             return "" if node.kind == "train" else "job 5 is running"
 
-    monkeypatch.setattr(reproduce, "launcher", lambda name, devices: Stub())
+    monkeypatch.setattr(graph, "launcher", lambda name, devices: Stub())
     with pytest.raises(SystemExit) as ended:
         reproduce.main(["dextr-4", *SHRUNK, "--rows=2,3"])
     assert ended.value.code == 1
@@ -143,7 +147,7 @@ def test_a_launcher_is_refused_in_one_sentence(monkeypatch, tmp_path):
         launcher("pbs", 1)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="squeue is not there"):
-        launchers.states_of_jobs()
+        slurm.states_of_jobs()
 
 
 def test_a_group_that_fails_leaves_its_sentence(store):

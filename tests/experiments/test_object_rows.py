@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from experiments.object_rows import merge_rows, read_rows, summarise
+from experiments.evaluation.rows import merge_rows, read_rows
+from experiments.evaluation.summaries import summarise
 
 COLUMNS = ["position", "iou", "error_rate", "seconds", "iou@0.5"]
 

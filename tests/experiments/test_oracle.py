@@ -7,10 +7,11 @@ import numpy as np
 
 from datamodules.objects import evaluation_loader
 from datamodules.selection import open_objects
-from experiments.object_rows import describe, merge_rows, summarise
-from experiments.oracle import OracleScorer
-from experiments.rows import Conditions, compose_row, find_spec
-from experiments.scorer import sample_recipe
+from experiments.composition.building import sample_recipe
+from experiments.evaluation.oracle import OracleScorer
+from experiments.evaluation.rows import merge_rows
+from experiments.evaluation.summaries import describe, summarise
+from experiments.reproduction.plan import Conditions, compose_row, find_spec
 
 
 def test_the_oracle_misses_what_people_s_boxes_cut_off_and_nothing_else(here):

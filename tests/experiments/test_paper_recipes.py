@@ -7,10 +7,11 @@ import torch
 from pytorch_lightning import LightningModule
 
 from experiments import fit, reproduce
-from experiments.results import main_run
-from experiments.rows import Conditions, compose_row
-from experiments.table_files import Pair, tables
-from experiments.training import build_part
+from experiments.composition.building import build_part
+from experiments.reproduction.cells import main_run
+from experiments.reproduction.plan import Conditions, compose_row
+from experiments.reproduction.specs import Pair
+from experiments.reproduction.tables import tables
 from lightning_modules.networks.deeplab import DeepLab
 from tests.experiments.tiny import report_of
 

@@ -8,23 +8,24 @@ from pycocotools import mask as coco_mask
 from torch import nn
 
 from datamodules.batch import FullMask, Sample, collate
-from datamodules.clicks.corrective import RULES
 from datamodules.clicks.extreme import ExtremePoints
 from datamodules.clicks.guidance import SignedGaussians
 from datamodules.clicks.inside_outside import InsideOutside, InsideOutsideMaps
 from datamodules.clicks.mask_distance import MaskDistance
 from datamodules.clicks.points import EXTREME_KINDS, NoPoints, PointKind, Points, SimulatedPoints, Target
 from datamodules.clicks.recorded import RecordedExtremePoints
+from datamodules.clicks.rules import RULES
 from datamodules.recipe import SampleRecipe
 from datamodules.views import evaluation_views
 from experiments import fit, predict
-from experiments.click_benchmark import Paste, click_through
-from experiments.compose import compose
-from experiments.first_points import Opening
-from experiments.predict import Predictor
-from experiments.sentences import one_sentence
-from experiments.simulated_user import SimulatedUser
-from experiments.training import build_part
+from experiments.composition.building import build_part
+from experiments.composition.compose import compose
+from experiments.console import one_sentence
+from experiments.evaluation.clicks import click_through
+from experiments.evaluation.pasting import Paste
+from experiments.evaluation.simulated_user import SimulatedUser
+from experiments.interactive.first_clicks import Opening
+from experiments.interactive.predictor import Predictor
 from lightning_modules.iog import IOG
 from lightning_modules.itis import ITIS, margin
 from tests.conftest import disc, square

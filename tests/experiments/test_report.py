@@ -12,12 +12,13 @@ import pytest
 from rich.console import Console
 
 from datamodules.clicks.points import PointKind
-from experiments.figures import contact_sheet, learning_curves, overlay, save_picture
-from experiments.records import Records
-from experiments.report import print_report, write_report
-from experiments.report_check import check_report
-from experiments.results import Choice, Picture, judge, measure, not_run, table_result
-from experiments.table_files import load_table
+from experiments.curves import learning_curves
+from experiments.pictures import contact_sheet, overlay, save_picture
+from experiments.reports.check import check_report
+from experiments.reports.files import print_report, write_report
+from experiments.reproduction.cells import Choice, Picture, judge, measure, not_run, table_result
+from experiments.reproduction.tables import load_table
+from experiments.runs.records import Records
 
 CHAIN = load_table("dextr-4")
 BOXES, PSP, POINTS, SBD = [row.label for row in CHAIN.rows]

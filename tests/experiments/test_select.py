@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from datamodules.selection import open_objects, read_list
-from experiments import fit, launchers, reproduce, select
-from experiments.execute import execute
-from experiments.launchers import in_order
-from experiments.nodes import LIST, Node, load_node
-from experiments.report_check import check_report
-from experiments.rows import Conditions, built_on, evaluation_node, find_spec
+from experiments import fit, reproduce, select
+from experiments.launching import fitting, slurm
+from experiments.launching.making import execute
+from experiments.reports.check import check_report
+from experiments.reproduction.plan import Conditions, built_on, evaluation_node, find_spec
+from experiments.reproduction.requests import FitRequest
+from experiments.runs.naming import LIST
+from experiments.runs.node import Node, in_order, load_node
 from tests.experiments.tiny import CHANGED, SHRUNK, TINY, report_of
 
 CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))
@@ -22,8 +24,8 @@ CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))
 
 def chain() -> Node:
     """The evaluation of a tiny training that has not been made."""
-    _, config = fit.parse(TINY)
-    (evaluation,) = fit.evaluations(Node("train", config))
+    config = FitRequest.read(TINY).config
+    (evaluation,) = FitRequest(config).evaluations(Node("train", config))
     return evaluation
 
 
@@ -169,13 +171,12 @@ def test_without_data_a_row_that_needs_a_list_says_so_and_is_not_run(here, monke
 
 def test_a_command_makes_what_a_row_builds_on_first(here, monkeypatch):
     made = {}
-    monkeypatch.setattr(fit, "execute", lambda node, title: made.update({node.hash: node.kind}) or {"metrics": {}})
-    monkeypatch.setattr(fit, "report_to_wandb", lambda records: None)
-    monkeypatch.setattr(fit, "describe", lambda *arguments: "")
+    monkeypatch.setattr(fitting, "execute", lambda node, title: made.update({node.hash: node.kind}) or {"metrics": {}})
+    monkeypatch.setattr(fitting, "report_to_wandb", lambda records: None)
+    monkeypatch.setattr(fitting, "describe", lambda *arguments: "")
     fit.run(["--row=dextr-8/5-points-ohem", *SHRUNK])
     assert list(made.values()) == ["train", "evaluate", "select", "train", "evaluate", "select", "evaluate"]
-    options, config = fit.parse(["--row=dextr-8/5-points-ohem", *SHRUNK])
-    assert fit.training_node(config, options.built_on).hash == evaluation_node(
+    assert FitRequest.read(["--row=dextr-8/5-points-ohem", *SHRUNK]).training.hash == evaluation_node(
         find_spec("dextr-8/5-points-ohem"), CONDITIONS, 0
     ).model.hash  # fmt: skip
 
@@ -190,10 +191,10 @@ def test_jobs_wait_for_the_start_and_for_the_list(store, monkeypatch):
             return type("Submitted", (), {"job_id": str(len(waits))})
 
     waits = []
-    monkeypatch.setattr(launchers, "states_of_jobs", dict)
-    slurm = launchers.Slurm(1, Executor())
+    monkeypatch.setattr(slurm, "states_of_jobs", dict)
+    cluster = slurm.Slurm(1, Executor())
     for node in in_order([evaluation_node(find_spec("dextr-8/5-points-ohem"), CONDITIONS, 0)]):
-        slurm.launch(node, node.kind)
+        cluster.launch(node, node.kind)
     assert waits == [
         None, "afterok:1", "afterok:2", "afterok:1:3", "afterok:1", "afterok:5", "afterok:4:6",
     ]  # fmt: skip
@@ -215,10 +216,10 @@ def test_a_table_trains_goes_on_and_scores_on_hard_objects(here):
 
 @pytest.mark.slow
 def test_a_training_without_a_step_keeps_the_weights_it_starts_from(store):
-    _, config = fit.parse(TINY)
+    config = FitRequest.read(TINY).config
     start = Node("train", config)
     execute(start)
-    _, still = fit.parse([*TINY, "--model.optimizer.lr=0.0", "--model.network.bn_statistics=frozen"])
+    still = FitRequest.read([*TINY, "--model.optimizer.lr=0.0", "--model.network.bn_statistics=frozen"]).config
     goes_on = Node("train", still, (start,))
     execute(goes_on)
     weights = [torch.load(node.folder.path / "weights.pt", weights_only=True) for node in (start, goes_on)]
@@ -233,7 +234,7 @@ def test_an_empty_list_ends_its_rows_and_no_others(here, monkeypatch):
             raise ValueError("no object of pascal/train, half 2 has iou below 0.8: all 9 reach it")
         select.select(node, folder, title)
 
-    monkeypatch.setattr("experiments.execute.select", nothing_hard_in_training)
+    monkeypatch.setattr("experiments.launching.making.select", nothing_hard_in_training)
     with pytest.raises(SystemExit):
         reproduce.main(["dextr-8", *SHRUNK])
     cells = report_of(here, "dextr-8")["cells"]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from experiments import fit, sweep_local
-from experiments.rows import Conditions, evaluation_node, find_spec, training_node
-from experiments.sweep_local import SWEEPS, assignments, command_line, load_sweep
+from experiments import sweep_local
+from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
+from experiments.reproduction.requests import FitRequest
+from experiments.reproduction.sweeps import SWEEPS, assignments, command_line, load_sweep
 
 
 def trainings(name):
@@ -12,8 +13,8 @@ def trainings(name):
     sweep = load_sweep(name)
     nodes = {}
     for values in assignments(sweep, count=3):
-        options, config = fit.parse([*command_line(sweep, values), "--profile=miniature"])
-        nodes[" ".join(values.values())] = training_node(config, options.built_on)
+        request = FitRequest.read([*command_line(sweep, values), "--profile=miniature"])
+        nodes[" ".join(values.values())] = request.training
     return nodes
 
 
@@ -73,6 +74,6 @@ def test_the_sweep_over_iterations_changes_nothing_else(here):
 
 def test_a_sweep_shows_the_metric_that_it_is_about(monkeypatch, capsys):
     record = {"run": "abc", "metrics": {"mean_iou": 0.9, "noc@0.85": 4.25}}
-    monkeypatch.setattr(fit, "run", lambda line: [record])
+    monkeypatch.setattr(sweep_local, "fitted", lambda request: [record])
     sweep_local.main(["itis-iteration", "--profile=miniature"])
     assert capsys.readouterr().out.count("4.2500") == 3

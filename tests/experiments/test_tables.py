@@ -9,8 +9,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from experiments.table_files import FOLDER, METRICS, DataSet, Pair, RunSpec, load_table, read_table, tables
-from experiments.table_list import print_tables, table_state
+from experiments.reproduction.spec_reader import FOLDER
+from experiments.reproduction.specs import METRICS, DataSet, Pair, RunSpec
+from experiments.reproduction.table_list import print_tables, table_state
+from experiments.reproduction.tables import load_table, read_table, tables
 
 NUMBERS = [
     *(f"dextr-{name}" for name in (1, 2, 3, 4, 5, 6, 7, 8, 9, "fig4", "fig5", "fig6")),

@@ -14,11 +14,12 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from experiments import fit, training
-from experiments.compose import compose
-from experiments.nodes import Node
-from experiments.runs import RunFolder
-from experiments.sentences import one_sentence
+from experiments import fit
+from experiments.composition.compose import compose
+from experiments.console import one_sentence
+from experiments.runs.folder import RunFolder
+from experiments.runs.node import Node
+from experiments.training import train as training
 from tests.experiments.tiny import TINY
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lightning_modules.click_metrics import clicks_for_mean, failures, noc, sweep
+from lightning_modules.metrics.clicks import clicks_for_mean, failures, noc, sweep
 from tests.conftest import GOLDEN
 
 CURVES = arrays(np.float32, (5, 20), elements=st.floats(0, 1, width=32))

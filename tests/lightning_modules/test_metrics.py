@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lightning_modules.metrics import crop_iou, error_rate, object_iou, threshold_sweep
+from lightning_modules.metrics.masks import crop_iou, error_rate, object_iou, threshold_sweep
 from tests.conftest import square
 
 SHAPE = (6, 7)

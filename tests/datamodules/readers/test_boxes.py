@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from datamodules.boxes import boxes_name
 from datamodules.catalog import open_index
 from datamodules.index import MaskKind, ObjectIndex, concatenate
 from datamodules.readers.boxes import read_boxes
+from datamodules.sets.boxes import boxes_name
 from tests.datamodules.layouts import coco_annotation, rectangle, write_coco
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.benchmarks import grabcut_boxes, read_berkeley, read_davis345, read_grabcut, read_mval800
-from datamodules.davis import read_davis2016
 from datamodules.readers.folders import read_pairs
+from datamodules.sets.benchmarks import grabcut_boxes, read_berkeley, read_davis345, read_grabcut, read_mval800
+from datamodules.sets.davis import read_davis2016
 from tests.datamodules.layouts import SIZE, rectangle, write_gray, write_image, write_palette
 
 MASK = rectangle(2, 3, 6, 8)

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from datamodules.cityscapes import read_cityscapes
 from datamodules.images import read_image
-from datamodules.rooftop import read_rooftop
-from datamodules.sstem import read_sstem
+from datamodules.sets.cityscapes import read_cityscapes
+from datamodules.sets.rooftop import read_rooftop
+from datamodules.sets.sstem import read_sstem
 from tests.datamodules.layouts import SIZE, blank, rectangle, write_gray, write_image
 
 FRAME = "aachen_000000_000019"

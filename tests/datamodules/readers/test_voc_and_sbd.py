@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.pascal import CATEGORIES
 from datamodules.readers.sbd import read_sbd
 from datamodules.readers.voc import read_voc
+from datamodules.sets.pascal import CATEGORIES
 from tests.datamodules.layouts import SIZE, blank, rectangle, write_gray, write_image, write_sbd, write_voc
 
 CAT, PERSON = 8, 15  # as VOC numbers its classes

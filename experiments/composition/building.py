@@ -1,0 +1,75 @@
+"""Objects of a composed tree, built as LightningCLI builds them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Iterator
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.cli import LightningCLI
+
+from datamodules.recipe import SampleRecipe
+from experiments.composition.tree import Tree
+
+
+def instantiate(config: Tree, **trainer: Any) -> LightningCLI:
+    """Model, data and trainer of a composed tree; `trainer` holds what is not part of a run's identity.
+
+    Raises ValueError in one sentence when a class refuses its arguments.
+    """
+    arguments = {
+        "seed_everything": config["seed"],
+        "model": config["model"],
+        "data": config["data"],
+        "trainer": {"use_distributed_sampler": False, **config["trainer"]},
+    }
+    with refusals_in_one_sentence(), no_command_line():
+        return LightningCLI(
+            LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, run=False,
+            save_config_callback=None, auto_configure_optimizers=False, args=arguments,
+            trainer_defaults=trainer, parser_kwargs={"exit_on_error": False},
+        )  # fmt: skip
+
+
+def build_part(kind: type, config: Tree) -> Any:
+    """One object of a composed tree, e.g. the model alone, built as LightningCLI builds it."""
+    parser = ArgumentParser(exit_on_error=False)
+    if "class_path" in config:
+        parser.add_subclass_arguments(kind, "part")
+    else:
+        parser.add_argument("--part", type=kind)
+    with refusals_in_one_sentence():
+        return parser.instantiate(parser.parse_object({"part": config})).part
+
+
+@contextlib.contextmanager
+def refusals_in_one_sentence() -> Iterator[None]:
+    """Turn what jsonargparse raises into a ValueError."""
+    try:
+        yield
+    except (TypeError, ArgumentError) as error:
+        text = " ".join(str(error).split())
+        values = re.findall(r'Parser key "([\w.]+)": (Expected (?:(?!Parser key).)+?Got value: \S+)', text)
+        refused = f"{values[-1][0]}: {values[-1][1].lower()}" if values else text
+        raise ValueError(f"the composed recipe does not fit its classes: {refused}") from error
+
+
+@contextlib.contextmanager
+def no_command_line() -> Iterator[None]:
+    """LightningCLI warns when it is handed a tree while the process has options of its own; ours are composed in."""
+    typed, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = typed
+
+
+def sample_recipe(config: Tree) -> SampleRecipe:
+    """The pre-processing of a composed tree."""
+    recipe: SampleRecipe = build_part(SampleRecipe, config["data"]["init_args"]["sample"])
+    return recipe

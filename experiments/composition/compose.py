@@ -1,0 +1,98 @@
+"""Composition: recipe < data set < reading < row < profile < command line, once, into one resolved tree.
+
+A recipe names classes as {class_path, init_args}, as LightningCLI takes them; everybody else may write short:
+`model.network.head: ASPP`, `data.sample.size: 256`. Keys pass through `init_args` on their own, a class is found beside
+the one it replaces, and a changed class drops the arguments of the one before it, unless it inherits from it. Lists are
+replaced whole. A key that does not exist is refused with the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.composition.merging import apply_profile, merge, parse_override
+from experiments.composition.resolvers import RESOLVERS
+from experiments.composition.tree import Tree
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def compose(
+    recipe: str | Path,
+    *,
+    dataset: str | None = None,
+    reading: str | None = None,
+    row: Mapping[str, Any] | None = None,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Tree:
+    """The resolved tree of one run.
+
+    Args:
+        recipe: a recipe's file, or its name below experiments/configs.
+        dataset: an overlay below experiments/configs/data.
+        reading: `paper` or `code`; None for the recipe's own.
+        row: dotted keys and what a table's row changes.
+        profile: `paper`, `quick`, `small` or `miniature`; None for the recipe's own.
+        overrides: `key=value` of the command line, values in YAML.
+    Raises ValueError with one sentence for anything that does not exist.
+    """
+    tree = load(recipe_file(recipe))
+    readings, profiles = tree.pop("readings"), tree.pop("profiles")
+    typed = dict(parse_override(text) for text in overrides)
+    reading = typed.pop("reading", None) or reading or tree["reading"]
+    profile = typed.pop("profile", None) or profile or tree["profile"]
+    if dataset:
+        merge(tree, load(named_file("dataset", dataset)))
+    merge(tree, {"reading": reading, "profile": profile, **chosen(readings, reading, "reading")})
+    merge(tree, row or {})
+    apply_profile(tree, load(named_file("profile", profile)))
+    apply_profile(tree, chosen(profiles, profile, "profile"))
+    merge(tree, typed)
+    return resolve(tree)
+
+
+def recipe_file(recipe: str | Path) -> Path:
+    """A recipe by path or by name."""
+    return Path(recipe) if str(recipe).endswith((".yaml", ".yml")) else named_file("recipe", str(recipe))
+
+
+FOLDERS = {"recipe": CONFIGS, "profile": CONFIGS / "profiles", "dataset": CONFIGS / "data"}
+
+
+def named_file(kind: str, name: str) -> Path:
+    """The file of a recipe, profile or data set overlay. Raises ValueError with the names that exist."""
+    path = FOLDERS[kind] / f"{name}.yaml"
+    if not path.exists():
+        known = sorted(file.stem for file in FOLDERS[kind].glob("*.yaml"))
+        raise ValueError(f"no {kind} {name!r}; there are: {', '.join(known)}")
+    return path
+
+
+def load(path: Path) -> Tree:
+    """A YAML file, its interpolations untouched."""
+    if not path.exists():
+        raise ValueError(
+            f"no recipe at {path}; those of the suite are {', '.join(f.stem for f in CONFIGS.glob('*.yaml'))}"
+        )
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}  # type: ignore[return-value]
+
+
+def chosen(overlays: Mapping[str, Any], name: str, kind: str) -> Mapping[str, Any]:
+    """The overlay of this name."""
+    if name not in overlays:
+        raise ValueError(f"no {kind} {name!r}; there are: {', '.join(overlays)}")
+    return overlays[name] or {}
+
+
+def resolve(tree: Tree) -> Tree:
+    """The tree with its interpolations resolved."""
+    return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)  # type: ignore[return-value]
+
+
+for _name, _resolver in RESOLVERS.items():
+    OmegaConf.register_resolver(_name, _resolver, replace=True)

@@ -1,0 +1,69 @@
+"""What a recipe may compute: pixels scaled with the crop, input channels, places of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from datamodules import miniature
+from datamodules.cache import cache_folder
+from datamodules.catalog import DataSet, find, root_of
+from experiments.composition.classes import import_class
+
+PUBLISHED_CROP = 512
+
+
+def _scaled(value: float | int, published: float | int = PUBLISHED_CROP, *, _root_: Any) -> float:
+    """${px:10}: ten pixels of the published crop of 512, in pixels of this run's crop; ${px:10,350}: of one of 350.
+
+    Where windows are cut from a scaled image, it is the image's shorter side that says how large a pixel is.
+    """
+    sample = _root_.data.init_args.sample
+    windows = sample.get("view") == "window" and sample.get("short_side")
+    return float(value) * (sample.short_side if windows else sample.size) / float(published)
+
+
+def _whole(value: float | int, published: float | int = PUBLISHED_CROP, *, _root_: Any) -> int:
+    """${whole_px:40,350}: the same, rounded."""
+    return round(_scaled(value, published, _root_=_root_))
+
+
+def _input_channels(*maps: str, _root_: Any) -> int:
+    """${input_channels:model.guidance,model.mask_channel}: RGB and the maps of these encoders, where they are used."""
+    channels = 3
+    for name in maps:
+        node = _root_
+        for part in name.split("."):
+            node = node.init_args[part] if "class_path" in node else node[part]
+        if isinstance(node, str):
+            raise ValueError(
+                f"{name} is {node!r}, but the recipe has no class there to look beside; write {{class_path: ...}}"
+            )
+        channels += 0 if node is None else int(import_class(node.class_path).channels)
+    return channels
+
+
+def _drawn_data(seed: int) -> str:
+    """${drawn_data:0}: the folder of the embedded data, drawn now if it is not there."""
+    return str(miniature.draw(cache_folder().parent / "miniature" / str(seed), seed))
+
+
+def _data_file(name: str, data_set: str = "", *, _root_: Any) -> str:
+    """${data_file:points.json,pascal/ext}: a file in the folder of a data set; without one, in that of all data."""
+    place = find(data_set) if data_set else DataSet("all data")
+    return str(root_of(place, _root_.data.init_args.root) / name)
+
+
+def _share(part: float, *, _root_: Any) -> float:
+    """${share:0.1}: a tenth of a data set; all of a drawn one, which is that small already."""
+    return 1.0 if _root_.profile == "miniature" else float(part)
+
+
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "px": _scaled,
+    "whole_px": _whole,
+    "input_channels": _input_channels,
+    "drawn_data": _drawn_data,
+    "data_file": _data_file,
+    "share": _share,
+}

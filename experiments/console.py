@@ -1,0 +1,53 @@
+"""How commands speak: bad input gets one sentence and exit code 1; TRACEBACK=1 shows where it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+
+def sentence(error: BaseException) -> str:
+    """An error in one line; its kind is named where the message was not written for the user."""
+    text = str(error)
+    if "Original Traceback" in text:  # from a loader's worker: what it said stands last, behind its kind
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    text = " ".join(text.split())
+    return text if isinstance(error, (ValueError, OSError)) and text else f"{type(error).__name__}: {text}"
+
+
+def duration(seconds: float) -> str:
+    """42 -> `42 s`, 200 -> `3 min`, 9000 -> `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def one_sentence(main: Callable[[], object]) -> None:
+    """Run a command; errors that a user can mend end it with their sentence alone."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        if os.environ.get("TRACEBACK", "0") not in ("", "0"):
+            raise
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@contextlib.contextmanager
+def without_hints() -> Iterator[None]:
+    """Leave out Lightning's advice about what is meant to be as it is."""
+    hints = [
+        ".*Checkpoint directory .* exists and is not empty.*", ".*does not have many workers.*",
+        ".*your dataloader is not resumable.*",  # the sampler is
+        ".*`srun` command is available.*", ".*GPU available but not used.*",
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        for hint in hints:
+            warnings.filterwarnings("ignore", message=hint)
+        yield

@@ -1,0 +1,68 @@
+"""What a user asks of a finished run's evaluation, as the composed tree that says so."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from experiments.composition.tree import Tree
+from experiments.evaluation.clicks import checked
+
+
+def evaluation_config(
+    trained: Tree,
+    data: str | Tree,
+    *,
+    protocol: str | None = None,
+    threshold: float | None = None,
+    rule: str | None = None,
+    clicks: int | None = None,
+    long_side: int | None = None,
+    devices: int = 1,
+) -> Tree:
+    """The composed tree of a training with what is asked of its evaluation; None keeps what the recipe says.
+
+    Args:
+        trained: the training's tree.
+        data: the data set, see `data_set`.
+        protocol: by default clicks where the recipe has it, else object_iou.
+        threshold: of the probability.
+        rule, clicks: of protocol clicks: where the next click goes, and how many an object gets.
+        long_side: whole images are made smaller than this; 0 for never.
+        devices: processes.
+    Raises ValueError for clicks of another protocol, and for what does not exist.
+    """
+    config = copy.deepcopy(trained)
+    evaluation = config["evaluation"]
+    protocol = protocol or ("clicks" if evaluation["protocol"] == "clicks" else "object_iou")
+    evaluation.update(test=[data], protocol=protocol)
+    if threshold is not None:
+        evaluation["threshold"] = threshold
+    if protocol == "clicks":
+        checked(config)
+        evaluation["clicks"].update(_given(rule=rule, most=clicks))
+        checked(config)
+    elif rule or clicks is not None:
+        raise ValueError(f"--rule and --clicks are of `--protocol clicks`, not of {protocol}")
+    if long_side is not None:
+        config["data"]["init_args"]["sample"]["long_side"] = long_side
+    return on_devices(config, devices)
+
+
+def on_devices(config: Tree, devices: int) -> Tree:
+    """The tree with so many processes, in place."""
+    if devices > 1:
+        config["trainer"].update(devices=devices, strategy="ddp")
+    return config
+
+
+def data_set(named: str | Tree, every: int | None = None, limit: int | None = None) -> str | Tree:
+    """A part of a data set, as a recipe would say it."""
+    wanted = _given(every=every, limit=limit)
+    if not wanted:
+        return named
+    return {**(named if isinstance(named, dict) else {"name": named}), **wanted}
+
+
+def _given(**values: Any) -> Tree:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,157 @@
+"""A `label` node: every object through `start` and `predict`, its mask in its image, as run lengths on disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torch.utils.data import DataLoader
+
+from datamodules.batch import Batch
+from datamodules.images import read_image
+from datamodules.index import MaskKind, ObjectIndex
+from datamodules.objects import loader_options
+from datamodules.samples import ObjectSamples
+from datamodules.selection import open_objects
+from experiments.composition.building import sample_recipe
+from experiments.composition.tree import Tree
+from experiments.console import duration
+from experiments.evaluation.scorer import PICTURES, Scorer, run_through
+from experiments.labelling.coco_file import Names, write_labels
+from experiments.labelling.rows import Places, RemainingBatches, Summary, opened_part, parts_of
+from experiments.pictures import overlay, save_picture
+from experiments.runs.environment import is_first_process
+from experiments.runs.folder import RunFolder
+from experiments.runs.models import load_interactive
+from experiments.runs.naming import LABELS
+from experiments.runs.node import Node
+from lightning_modules.metrics.masks import object_iou
+
+
+class Labeller(Scorer):
+    """A mask for every object that has none yet; rows go to disk batch by batch."""
+
+    def __init__(self, model: Any, index: ObjectIndex, config: Tree, folder: Path, done: NDArray[np.bool_]) -> None:
+        super().__init__(model, index, config, folder)
+        self.done, self.known = done, int(np.count_nonzero(done))
+        self.pictured = set(range(min(PICTURES, len(index))))  # the first ones: people look while it runs
+        self.compared = np.asarray(index.mask_kind) != MaskKind.BOX
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of a row's values; `iou` is None where the object has no mask of its own, all but it when empty."""
+        return ["position", "object_id", "segmentation", "bbox", "area", "score", "iou"]
+
+    def on_test_start(self) -> None:
+        """Open this process' part of the rows."""
+        self._file = opened_part(self.folder, self.global_rank)  # type: ignore[assignment]
+        self._labelled, self._begun = 0, time.monotonic()
+        self._shown = self._begun
+        if self.known and self.trainer.is_global_zero:
+            print(f"  {self.known:,} of {len(self.index):,} objects are labelled already", flush=True)
+
+    def test_dataloader(self) -> DataLoader:
+        """The batches that are not whole, dealt out to the processes."""
+        data = self.config["data"]["init_args"]
+        objects = ObjectSamples(self.index, sample_recipe(self.config), train=False, seed=data["seed"])
+        batches = RemainingBatches(
+            self.done, self.evaluation["batch_size"], self.trainer.global_rank, self.trainer.world_size
+        )
+        return DataLoader(objects, batch_sampler=batches, **loader_options(data["workers"]))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Write the rows of a batch at once; every 15 seconds say how far it is."""
+        rows = (dict(zip(self.columns, values)) for values in self.score(batch))
+        self._file.write("".join(f"{json.dumps(row)}\n" for row in rows).encode())  # type: ignore[arg-type]
+        self._file.flush()
+        self._labelled += len(batch)
+        now = time.monotonic()
+        if self.trainer.is_global_zero and now - self._shown > 15:
+            self._shown = now
+            made = min(self._labelled * self.trainer.world_size, len(self.index) - self.known)
+            rate = made / (now - self._begun)
+            left = duration((len(self.index) - self.known - made) / rate)
+            so_far = f"{self.known + made:,} of {len(self.index):,} objects"
+            print(f"  labelled {so_far}, {rate:.1f} a second, {left} left", flush=True)
+
+    def score(self, batch: Batch) -> Iterable[list[Any]]:
+        """Predict a batch, encode its masks in threads."""
+        clicks = batch.clicks
+        logits, _ = self.model.predict(self.model.start(batch.image, clicks), clicks)
+        probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
+        return self.pool.map(lambda i: self._row(batch, i, probability[i]), range(len(batch)))
+
+    def _row(self, batch: Batch, i: int, probability: NDArray[np.float32]) -> list[Any]:
+        object_id = int(batch.object_id[i])
+        position = self.position(object_id)
+        window, pasted = self.pasted(probability, batch, i)
+        inside = pasted > self.evaluation["threshold"]
+        mask = np.zeros((int(batch.image_size[i, 0]), int(batch.image_size[i, 1])), np.uint8, order="F")
+        mask[window] = inside
+        iou, truth = None, None
+        if self.compared[position]:
+            assert batch.rle is not None
+            own = batch.rle[i]
+            truth = coco_mask.decode(own.mask)
+            iou = round(object_iou(mask, truth, None if own.void is None else coco_mask.decode(own.void)), 6)
+        if position in self.pictured:
+            picture = overlay(read_image(self.index.image_path(position)), mask, *self.clicked(batch, i), truth=truth)
+            save_picture(picture, self.folder / "pictures" / f"{position:07d}.png")
+        if not inside.any():
+            return [position, object_id, None, None, 0, None, iou]
+        encoded = coco_mask.encode(mask)
+        return [
+            position, object_id, {"size": encoded["size"], "counts": encoded["counts"].decode()},
+            [int(value) for value in coco_mask.toBbox(encoded)], int(coco_mask.area(encoded)),
+            round(float(np.clip(pasted[inside], 0, 1).mean()), 4), iou,
+        ]  # fmt: skip
+
+
+def label(node: Node, folder: RunFolder, title: str) -> None:
+    """Label the objects of a node's data set; write labels.json, pictures and record.json."""
+    started = time.perf_counter()
+    data, scoring = node.config["data"]["init_args"], node.config["evaluation"]
+    (spec,) = scoring["test"]
+    index = open_objects([spec], data["root"], data["seed"])
+    done = Places.of(folder.path, len(index)).done
+    left, processes = int(np.count_nonzero(~done)), None
+    if left:
+        trainer = run_through(Labeller(load_interactive(node), index, node.config, folder.path, done))
+        processes = trainer.world_size
+    if not is_first_process():
+        return
+    labelled, summary = time.perf_counter() - started, Summary()
+    names, about = Names.of(index, spec, data["root"]), {"run": folder.name, "data": spec}
+    rows = summary.watch(Places.of(folder.path, len(index)).rows())
+    write_labels(folder.path / LABELS, rows, index, about, names)
+    metrics = {**summary.metrics, "objects_per_second": left / labelled if left else None}
+    folder.finish(
+        kind="label",
+        metrics=metrics,
+        seed=node.config["seed"],
+        seconds=time.perf_counter() - started,
+        parents=[run.hash for run in node.parents],
+        manifest=node.manifest(),
+        data=scoring["test"],
+        scoring={name: scoring.get(name) for name in ("threshold", "paste", "stretch", "box")},
+        left_out=list(index.left_out),
+        devices={"processes": processes},
+    )
+    for part in parts_of(folder.path):
+        part.unlink()
+    print(f"  {title}: {described(metrics)}", flush=True)
+
+
+def described(metrics: dict[str, Any]) -> str:
+    """A record's metrics in a few words."""
+    made, empty, iou = metrics["n"] - metrics["empty"], metrics["empty"], metrics.get("mean_iou")
+    words = [f"{made:,} masks", f"{empty:,} objects without any" if empty else ""]
+    words.append("" if iou is None else f"mean IoU {100 * iou:.1f} with the objects' own masks")
+    return ", ".join(filter(None, words))

@@ -1,0 +1,49 @@
+"""Make what `experiments.fit` is asked for, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.evaluation.summaries import describe
+from experiments.launching.making import execute
+from experiments.reproduction.requests import FitRequest
+from experiments.runs.environment import is_first_process
+from experiments.runs.folder import runs_root
+from experiments.runs.node import in_order
+from experiments.training.logs import under_agent, wandb_wanted
+
+
+def fitted(request: FitRequest) -> list[dict[str, Any]]:
+    """Train and evaluate; the records of the evaluations, or of the training where there are none."""
+    training = request.training
+    if is_first_process():
+        print(f"run {training.folder.path}", flush=True)
+    for made in in_order([training]):
+        record = execute(made, request.config["method"])
+    evaluations = request.evaluations(training)
+    if not evaluations:
+        return [record]
+    records = []
+    for node in evaluations:
+        test = node.config["evaluation"]["test"][0]
+        for made in in_order([node]):
+            record = execute(made, str(test))
+        records.append(record)
+        if is_first_process():
+            print(f"{test}: {describe(record['metrics'], node.config['evaluation'])}, in {node.folder.path}")
+    report_to_wandb(records)
+    return records
+
+
+def report_to_wandb(records: Sequence[dict[str, Any]]) -> None:
+    """Under a W&B agent (or WANDB=1), hand over what a sweep optimises; never otherwise."""
+    if not is_first_process() or not wandb_wanted():
+        return
+    import wandb
+
+    # An agent names its runs itself; alone, the evaluation's hash names it, so that a repeated command adds no second.
+    named = {} if under_agent() else {"id": records[0]["run"], "resume": "allow"}
+    with wandb.init(dir=runs_root(), **named) as session:
+        session.log(records[0]["metrics"])
+        session.summary["run"] = records[0]["run"]

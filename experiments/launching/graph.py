@@ -1,0 +1,59 @@
+"""Make all runs of a table's rows, parents first, and go on with the others after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments.launching.launchers import launcher
+from experiments.launching.local import Failed, InProcess
+from experiments.reproduction.plan import Conditions
+from experiments.reproduction.planned import PlannedCell
+from experiments.reproduction.tables import Table
+from experiments.runs.folder import runs_root
+from experiments.runs.node import in_order
+
+
+def reproduce(
+    table: Table, conditions: Conditions, seeds: Sequence[int], rows: Sequence[int], devices: int, launch_by: str
+) -> tuple[list[PlannedCell], bool]:
+    """Make all runs of a table's own rows. Returns the cells and whether everything that could run did."""
+    wanted = [label for number, label in enumerate((row.label for row in table.rows), 1) if not rows or number in rows]
+    cells = [
+        PlannedCell(table, row.label, column.name, conditions, seeds)
+        for row, column in table.to_measure
+        if column.name in row.cells and row.label in wanted
+    ]
+    titles: dict[str, str] = {}
+    for cell in cells:
+        for node in cell.nodes:
+            for step in node.with_ancestors():
+                titles.setdefault(step.hash, f"{step.kind} {cell.row}"[:60])
+    nodes = in_order([node for cell in cells for node in cell.nodes])
+    todo = [node for node in nodes if node.folder.record is None]
+    print(f"{table.id}: {len(nodes)} runs, {len(nodes) - len(todo)} done, {len(todo)} to make", flush=True)
+    with_launcher = launcher(launch_by, devices) if todo else InProcess()
+    failed: dict[str, str] = {}
+    waiting: dict[str, str] = {}
+    for number, node in enumerate(todo, 1):
+        title = titles[node.hash]
+        broken = next((failed[parent.hash] for parent in node.parents if parent.hash in failed), None)
+        if broken is not None:
+            failed[node.hash] = broken
+            continue
+        print(f"[{number}/{len(todo)}] {title} (seed {node.config['seed']}, run {node.hash})", flush=True)
+        try:
+            if note := with_launcher.launch(node, title):
+                waiting[node.hash] = note
+        except Failed as error:
+            print(f"  failed: {error}", flush=True)
+            failed[node.hash] = str(error)
+    for cell in cells:
+        broken = next((failed[node.hash] for node in cell.nodes if node.hash in failed), None)
+        pending = next((waiting[node.hash] for node in cell.nodes if node.hash in waiting), "")
+        cell.problem = cell.problem or (f"failed: {broken}" if broken else pending)
+    if waiting:
+        print(
+            f"{len(waiting)} jobs are queued or running: `squeue --me` shows them, their output is in "
+            f"{runs_root() / 'jobs'}; the same command writes the report when they are done"
+        )
+    return cells, not failed

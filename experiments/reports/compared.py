@@ -1,0 +1,78 @@
+"""The runs of a comparison, evaluated on the same objects."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Sequence
+
+from experiments.composition.merging import parse_value
+from experiments.composition.tree import Tree
+from experiments.evaluation.requests import data_set, evaluation_config
+from experiments.launching.making import execute
+from experiments.reports.choices import data_set as in_words
+from experiments.reports.comparison import Run
+from experiments.runs.models import finished_training
+from experiments.runs.node import Node
+
+
+def trained(references: Sequence[str], names: Sequence[str] | None = None) -> dict[str, Node]:
+    """Finished trainings, or released weights, by name; without `names` by method, with the hash where that is needed.
+
+    Raises ValueError for a run that is not there, not finished or given twice, and for names that do not fit.
+    """
+    nodes = [finished_training(reference) for reference in references]
+    hashes = [node.hash for node in nodes]
+    if again := [name for name in hashes if hashes.count(name) > 1]:
+        raise ValueError(f"run {again[0]} is given twice; a run can only be compared with others")
+    methods = [str(node.config["method"]) for node in nodes]
+    own = [name if methods.count(name) == 1 else f"{name} {key[:6]}" for name, key in zip(methods, hashes)]
+    names = own if names is None else names
+    if len(names) != len(nodes):
+        raise ValueError(f"--names needs a name for each of the {len(nodes)} runs, got {len(names)}")
+    if again := [name for name in names if list(names).count(name) > 1]:
+        raise ValueError(f"two runs are called {again[0]!r}; --names must tell them apart")
+    return dict(zip(names, nodes))
+
+
+def clicked_evaluation(training: Node, data: str, clicks: int, rule: str, every: int | None = None) -> Node:
+    """The click benchmark of a run on a data set: the node that `experiments.evaluate` would make, on one device."""
+    wanted = data_set(parse_value(data), every)
+    config = evaluation_config(with_box(training), wanted, protocol="clicks", rule=rule, clicks=clicks)
+    config["trainer"].update(devices=1, num_nodes=1, strategy="auto")
+    return Node("evaluate", config, (training,))
+
+
+def with_box(training: Node) -> Tree:
+    """A training's tree; where it is from before `evaluation.box` moved out of `evaluation.clicks`, with the box."""
+    config = copy.deepcopy(training.config)
+    evaluation = config["evaluation"]
+    if "box" not in evaluation:
+        if "box" not in evaluation.get("clicks", {}):
+            raise ValueError(f"run {training.hash} is too old to be compared: its recipe has no evaluation.box")
+        evaluation["box"] = evaluation["clicks"].pop("box")
+    return config
+
+
+def evaluated(options: argparse.Namespace) -> list[Run]:
+    """The runs of a command line, evaluated. Raises ValueError when they are not evaluated on the same objects."""
+    runs = []
+    for name, training in trained(options.runs, options.names).items():
+        evaluations = {}
+        for data in options.data:
+            node = clicked_evaluation(training, data, options.clicks, options.rule, options.every)
+            evaluations[in_words(node.config["evaluation"]["test"][0])] = node
+        if len(evaluations) < len(options.data):
+            raise ValueError(f"--data names a data set twice: {', '.join(options.data)}")
+        runs.append(Run(name, training, evaluations))
+    for label, first in runs[0].evaluations.items():
+        for run in runs[1:]:
+            if run.evaluations[label].manifest() != first.manifest():
+                raise ValueError(
+                    f"{run.name} and {runs[0].name} read other objects of {label}: their recipes' data.root or "
+                    "data.seed differ"
+                )
+    for run in runs:
+        for label, node in run.evaluations.items():
+            execute(node, f"{run.name} on {label}")
+    return runs

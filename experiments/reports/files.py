@@ -1,0 +1,130 @@
+"""A table's report: Markdown, HTML and JSON in a folder, and a table on the console."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as ConsoleTable
+
+from experiments.curves import click_curves, click_sweep, threshold_curves
+from experiments.reports.click_curves import as_numbers, click_runs
+from experiments.reports.grids import banner, grids, sweeps
+from experiments.reports.pages import html_page, markdown_page
+from experiments.reproduction.cells import NOT_RUN, OFF, QUOTED, REDUCED, REPRODUCED, Cell, Choice, Picture, TableResult
+from experiments.reproduction.tables import Table
+from experiments.runs.records import Records
+
+COLOURS = {REPRODUCED: "green", OFF: "red", REDUCED: "yellow", NOT_RUN: "dim", QUOTED: "dim"}
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of a report."""
+
+    markdown: Path
+    html: Path
+    json: Path
+
+
+def write_report(result: TableResult, folder: Path) -> Paths:
+    """Writes `<id>.md`, `<id>.html` and `<id>.json`, and the pictures into `<id>/`; draws the curves."""
+    name = result.table.id
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = _gather(result, folder)
+    paths = Paths(folder / f"{name}.md", folder / f"{name}.html", folder / f"{name}.json")
+    _write(paths.markdown, markdown_page(result, pictures))
+    _write(paths.html, html_page(result, pictures, folder))
+    tree = as_tree(replace(result, pictures=tuple(pictures)))
+    _write(paths.json, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+    return paths
+
+
+def print_report(result: TableResult, console: Console | None = None) -> None:
+    """The table on the console: published, measured and the difference."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = 140
+    grid = grids(result)[0]
+    shown = ConsoleTable(title=f"{result.table.id}: {result.table.title}", title_justify="left")
+    for column in grid.header:
+        shown.add_column(column, justify="right" if column in grid.numbers else "left", no_wrap=column in grid.numbers)
+    for line in grid.lines:
+        shown.add_row(*line, style=COLOURS.get(line[grid.header.index("State")], ""))
+    console.print(banner(result), style="bold" if result.profile == "paper" else "bold yellow")
+    console.print(shown)
+
+
+def as_tree(result: TableResult) -> dict[str, Any]:
+    """The result as JSON: every cell with its runs, every record with its path and the hash of its content."""
+    records, table = result.records, result.table
+    runs = records.with_parents(result.runs)
+    return {
+        "id": table.id, "number": table.number, "title": table.title, "profile": result.profile,
+        "banner": banner(result), "reduction": result.reduction, "seeds": list(result.seeds),
+        "started": result.started, "finished": result.finished, "environment": result.environment,
+        "cells": [asdict(cell) for cell in result.cells],
+        "choices": {row: [asdict(choice) for choice in choices] for row, choices in result.choices.items()},
+        "pictures": [{**asdict(picture), "path": picture.path.as_posix()} for picture in result.pictures],
+        "curves": as_numbers(click_runs(result)),
+        "records": {run: {"path": str(records.path(run)), "sha256": records.digest(run)} for run in runs},
+    }  # fmt: skip
+
+
+def from_tree(tree: dict[str, Any], table: Table, runs_root: Path) -> TableResult:
+    """The result written by `as_tree`."""
+    cells = tuple(_cell(cell) for cell in tree["cells"])
+    choices = {row: [Choice(**choice) for choice in found] for row, found in tree["choices"].items()}
+    pictures = tuple(Picture(p["caption"], Path(p["path"]), p["row"]) for p in tree["pictures"])
+    return TableResult(table, tree["profile"], cells, Records(runs_root), tuple(tree["seeds"]), tree["started"],
+                       tree["finished"], tree["environment"], tree["reduction"], choices, pictures)  # fmt: skip
+
+
+def _cell(tree: dict[str, Any]) -> Cell:
+    lists = {name: tuple(tree[name]) for name in ("runs", "first_runs", "parts", "same_as")}
+    return Cell(**{**tree, **lists})
+
+
+def _gather(result: TableResult, folder: Path) -> Sequence[Picture]:
+    """Copies the pictures next to the report, adds the curves, and returns them with paths from the folder."""
+    home = folder / result.table.id
+    if result.pictures:
+        home.mkdir(exist_ok=True)
+    found = []
+    for number, picture in enumerate(result.pictures, start=1):
+        path = picture.path
+        if path.parent != home:
+            path = home / f"{number:02d}-{picture.path.name}"
+            shutil.copyfile(picture.path, path)
+        found.append(replace(picture, path=path.relative_to(folder)))
+    drawn = [replace(picture, path=picture.path.relative_to(folder)) for picture in _curves(result, home)]
+    return [*found, *drawn]
+
+
+def _curves(result: TableResult, home: Path) -> Iterator[Picture]:
+    """The curves that the records hold, drawn into `home`: IoU by clicks, IoU by clicks used, IoU by threshold."""
+    clicked = click_runs(result)
+    if clicked:
+        path = click_curves({name: runs.curve for name, runs in clicked.items()}, home / "iou-by-clicks.png")
+        several = any(len(runs.metrics) > 1 for runs in clicked.values())
+        bands = "; bands: ± one standard deviation over seeds" if several else ""
+        yield Picture(f"Mean IoU over objects by number of clicks{bands}.", path)
+    stops = {k: [(c, iou) for (c, _), (iou, _) in runs.sweep.values()] for k, runs in clicked.items() if runs.sweep}
+    if stops:
+        path = click_sweep(stops, home / "iou-by-clicks-used.png")
+        yield Picture("Mean IoU achieved against mean clicks used, a point per target IoU.", path)
+    if curves := sweeps(result):
+        path = threshold_curves(curves, home / "threshold-sweep.png")
+        yield Picture("Mean IoU over objects at other thresholds.", path)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes beside and renames, so that a killed run leaves the old report whole."""
+    beside = path.with_suffix(path.suffix + ".part")
+    beside.write_text(text)
+    beside.replace(path)

@@ -1,0 +1,226 @@
+"""From run records to the cells of a table: what was measured, how far from the published value, and how we call that.
+
+A record is `runs/<hash>/record.json`, written by the run itself. Nothing here is typed in by hand: a cell keeps the
+hashes of its runs, and `measure` computes all its numbers from their records, so that `report_check` can do it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+from experiments.reproduction.specs import Pair, RunSpec
+from experiments.reproduction.tables import Table, Value
+from experiments.runs.records import Records
+
+REPRODUCED, OFF, REDUCED = "reproduced", "off", "reduced profile"
+
+NOT_RUN, QUOTED, UNPUBLISHED = "not run", "quoted", "no published value"
+
+TOLERANCE = {"clicks": 0.1, "fraction": 0.005}  # in the unit of the column; everything else 0.5 (points)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table. `runs` has one evaluation per seed; of a difference, `first_runs` has those subtracted."""
+
+    row: str
+    column: str
+    unit: str
+    published: Value
+    state: str
+    reason: str = ""
+    metric: str = ""
+    scale: float = 1.0
+    runs: tuple[str, ...] = ()
+    first_runs: tuple[str, ...] = ()
+    measured: float | None = None  # mean over seeds
+    std: float | None = None  # over seeds, None with one seed
+    n_objects: int | None = None
+    difference: float | None = None  # measured - published
+    seconds: float = 0.0  # of the runs and all they build on, each once
+    parts: tuple[float, ...] = ()  # of a difference: the mean of its first and of its second model
+    same_as: tuple[str, ...] = ()  # rows that became the same runs in this profile
+    never: str = ""  # in place of `measured` where a run never came that far: '>20'
+
+    @property
+    def n_seeds(self) -> int:
+        return len(self.runs)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision behind a row that the paper leaves open or contradicts: reading, threshold, batch norm, weights."""
+
+    name: str
+    value: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG for the report, of one row or (row empty) of the whole table."""
+
+    caption: str
+    path: Path
+    row: str = ""
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """All that a report says. `table_result` completes the cells and should be used to make one."""
+
+    table: Table
+    profile: str
+    cells: tuple[Cell, ...]
+    records: Records
+    seeds: tuple[int, ...]
+    started: str
+    finished: str
+    environment: str
+    reduction: str = ""  # what the profile reduced, in a few words for the banner
+    choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)  # by row label; "" is for all rows
+    pictures: Sequence[Picture] = ()
+
+    def cell(self, row: str, column: str) -> Cell:
+        return next(cell for cell in self.cells if (cell.row, cell.column) == (row, column))
+
+    @property
+    def runs(self) -> list[str]:
+        """The evaluations of all cells, in reading order."""
+        return list(dict.fromkeys(run for cell in self.cells for run in (*cell.first_runs, *cell.runs)))
+
+    def measured_cells(self) -> Iterator[Cell]:
+        return (cell for cell in self.cells if cell.runs)
+
+
+def judge(published: Value, measured: Value, std: float | None, unit: str, profile: str) -> str:
+    """The state of a measured value. Only at the published size and schedule can a value be reproduced or off."""
+    if profile != "paper":
+        return REDUCED
+    if isinstance(measured, str):
+        return UNPUBLISHED if published is None else REPRODUCED if measured == published else OFF
+    assert measured is not None
+    if not isinstance(published, int | float):
+        return UNPUBLISHED
+    allowed = max(TOLERANCE.get(unit, 0.5), 2 * (std or 0.0))
+    return REPRODUCED if abs(measured - published) <= allowed + 1e-9 else OFF
+
+
+def measure(
+    table: Table, row: str, column: str, runs: Sequence[str], records: Records, profile: str, *,
+    first_runs: Sequence[str] = (), metric: str = "", scale: float | None = None, reason: str = "",
+) -> Cell:  # fmt: skip
+    """The cell of these evaluations, one per seed, computed from their records.
+
+    Args:
+        runs: hashes of the evaluations; of a pair, those of its second model.
+        first_runs: of a pair, the evaluations of its first model, in the same order of seeds.
+        metric, scale: which entry of the records' metrics, and its factor; default: as the table file says.
+        reason: anything the reader must know, such as "made by older code".
+    """
+    spec = main_run(table.row(row).cells.get(column))
+    metric, scale = _metric(spec, metric, scale, f"{table.id}, {row}, {column}")
+    if first_runs and len(first_runs) != len(runs):
+        raise ValueError(f"{row}: {len(first_runs)} seeds of the first model, {len(runs)} of the second; need as many")
+    if not runs:
+        raise ValueError(f"{row}, {column}: no runs given; say why with `not_run`")
+    published, unit = table.row(row).published.get(column), table.column(column).unit
+    found = {run: records.metric(run, metric) for run in (*runs, *first_runs)}
+    if None in found.values():  # one seed without a number leaves a mean without meaning
+        most, target = records.most_clicks(runs[0]), metric.partition("@")[2]
+        state = judge(published, f">{most}", None, unit, profile)
+        lost, seeds = sum(found[run] is None for run in runs), len(runs)
+        which = f"with {lost} of {seeds} seeds " if 0 < lost < seeds else ""
+        why = f"{which}the mean IoU stays below {100 * float(target or 1):g} % within {most} clicks"
+        return Cell(
+            row, column, unit, published, state, "; ".join(filter(None, [why, reason])), metric, scale, tuple(runs),
+            tuple(first_runs), n_objects=records.read(runs[0])["metrics"].get("n"), never=f">{most}",
+            seconds=records.seconds([*first_runs, *runs]),
+        )  # fmt: skip
+    values, first = ([scale * float(found[run] or 0) for run in part] for part in (runs, first_runs))
+    parts = (fmean(first), fmean(values)) if first else ()
+    values = [b - a for a, b in zip(first, values)] if first else values
+    mean, std = fmean(values), stdev(values) if len(values) > 1 else None
+    state = judge(published, mean, std, unit, profile)
+    if state == REPRODUCED and tuple(runs) == tuple(first_runs):
+        state = OFF  # the gain of a model over itself is 0, which reproduces nothing
+    sizes = [records.read(run)["metrics"].get("n") for run in (*runs, *first_runs)]
+    if len(set(sizes)) > 1:
+        unequal = f"numbers of objects differ between runs: {', '.join(sorted(map(str, set(sizes))))}"
+        reason = "; ".join(filter(None, [reason, unequal]))
+    return Cell(
+        row, column, unit, published, state, reason, metric, scale, tuple(runs),
+        tuple(first_runs), mean, std, sizes[0], mean - published if isinstance(published, int | float) else None,
+        records.seconds([*first_runs, *runs]), parts,
+    )  # fmt: skip
+
+
+def not_run(table: Table, row: str, column: str, reason: str) -> Cell:
+    """A cell nobody measured, and why."""
+    unit = table.column(column).unit
+    return Cell(row, column, unit, table.row(row).published.get(column), NOT_RUN, reason)
+
+
+def table_result(
+    table: Table, profile: str, cells: Iterable[Cell], runs_root: Path, *, seeds: Sequence[int], started: str,
+    finished: str, environment: str, reduction: str = "", choices: Mapping[str, Sequence[Choice]] | None = None,
+    pictures: Sequence[Picture] = (),
+) -> TableResult:  # fmt: skip
+    """The result of a table: quoted cells are added, missing ones are named, equal runs are marked."""
+    return TableResult(
+        table, profile, complete(table, cells), Records(Path(runs_root)), tuple(seeds), started, finished, environment,
+        reduction, dict(choices or {}), tuple(pictures),
+    )  # fmt: skip
+
+
+def complete(table: Table, cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """All cells of the table in reading order, with rows that became the same runs marked."""
+    given = {(cell.row, cell.column): cell for cell in cells}
+    measured = {(row.label, column.name) for row, column in table.to_measure}
+    if unknown := set(given) - measured:
+        row_label, name = sorted(unknown)[0]
+        raise ValueError(f"{table.id} has no own cell ({row_label!r}, {name!r}); own rows: {_own_rows(table)}")
+    found = []
+    for row in table.rows:
+        for column in table.columns:
+            key = (row.label, column.name)
+            if key not in measured:
+                found.append(Cell(*key, column.unit, row.published.get(column.name), QUOTED))
+            elif key in given:
+                found.append(given[key])
+            else:
+                why = "left out" if column.name in row.cells else "the table file does not say yet what to run"
+                found.append(not_run(table, *key, why))
+    return tuple(replace(cell, same_as=_same_runs(cell, found)) for cell in found)
+
+
+def _same_runs(cell: Cell, cells: Sequence[Cell]) -> tuple[str, ...]:
+    if not cell.runs:
+        return ()
+
+    def identity(of: Cell) -> tuple[object, ...]:
+        return of.column, of.metric, of.runs, of.first_runs
+
+    both = (cell.row,) if cell.runs == cell.first_runs else ()
+    others = (other.row for other in cells if other.row != cell.row and identity(other) == identity(cell))
+    return (*both, *others)
+
+
+def main_run(spec: RunSpec | Pair | None) -> RunSpec | None:
+    """The run whose metric a cell shows: of a pair, the second."""
+    return spec.second if isinstance(spec, Pair) else spec
+
+
+def _metric(spec: RunSpec | None, metric: str, scale: float | None, where: str) -> tuple[str, float]:
+    if spec is not None:
+        return metric or spec.metric, spec.scale if scale is None else scale
+    if not metric:
+        raise ValueError(f"{where}: the table file names no run for it; say which metric of the records it shows")
+    return metric, 1.0 if scale is None else scale
+
+
+def _own_rows(table: Table) -> str:
+    return ", ".join(row.label for row in table.rows if row.own)

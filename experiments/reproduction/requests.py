@@ -1,0 +1,83 @@
+"""What a user asks of `experiments.fit`, typed or from a sweep file, as the runs that it takes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.composition.compose import compose
+from experiments.composition.tree import Tree
+from experiments.reproduction.plan import (
+    BuiltOn,
+    Conditions,
+    built_on,
+    continued,
+    evaluation_of,
+    find_spec,
+    row_values,
+    training_node,
+)
+from experiments.runs.node import Node
+
+ALONE = BuiltOn()  # what is no row of a table builds on nothing
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """A training and its evaluations.
+
+    Args:
+        config: the composed tree of the training.
+        built_on: the runs that a table's row builds on.
+        test: evaluate it, on every test set of the tree.
+    """
+
+    config: Tree
+    built_on: BuiltOn = ALONE
+    test: bool = True
+
+    @classmethod
+    def read(cls, arguments: Sequence[str] | None = None, description: str = "") -> FitRequest:
+        """From a command line, by default this process' own. Raises ValueError for what does not exist."""
+        options, typed = fit_parser(description).parse_known_args(arguments)
+        spec = find_spec(options.row) if options.row else None
+        reading = options.reading or (spec.reading if spec else None)
+
+        def composed(lists: Sequence[Node | None] = ()) -> Tree:
+            return compose(
+                spec.recipe if spec else options.config, dataset=options.dataset, reading=reading,
+                row=row_values(spec, lists) if spec else None, profile=options.profile, overrides=typed,
+            )  # fmt: skip
+
+        config, base = composed(), ALONE
+        if spec is not None:
+            same = [f"reading={options.reading}"] if options.reading else []
+            base = built_on(spec, Conditions(config["profile"], (*same, *typed)), config["seed"])
+            config = composed(base.lists)
+            config = continued(config) if spec.start else config
+        return cls(config, base, test=not options.no_test)
+
+    @property
+    def training(self) -> Node:
+        """The training, after all that it builds on."""
+        return training_node(self.config, self.built_on)
+
+    def evaluations(self, training: Node) -> list[Node]:
+        """One evaluation of the training per test set of the recipe; none where nobody asked."""
+        tests = self.config["evaluation"]["test"] if self.test else []
+        return [evaluation_of(training, self.built_on, [test]) for test in tests]
+
+
+def fit_parser(description: str = "") -> argparse.ArgumentParser:
+    """The options of `experiments.fit`; what it does not know are values of the recipe."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", default="dextr", help="a recipe: its file, or its name in experiments/configs")
+    parser.add_argument("--dataset", help="an overlay of experiments/configs/data: which data to train and test on")
+    parser.add_argument("--reading", help="`paper` or `code`: which of the two where they contradict")
+    parser.add_argument("--profile", help="`paper`, `quick`, `small` or `miniature`")
+    parser.add_argument("--row", help="a table's row, e.g. dextr-3/aspp (experiments/tables)")
+    parser.add_argument("--no-test", action="store_true", help="train only")
+    return parser

@@ -1,0 +1,105 @@
+"""What watches a training: keyed randomness, checkpoints, one line of progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from datamodules.keys import seed_of
+from experiments.console import duration
+
+STEP = 0x57E9  # keeps the draws of training steps apart from those of the data
+
+
+class KeyedSteps(Callback):
+    """Before each step, PyTorch's generator is a function of (seed, step, process): resuming changes no draw."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Key this step's draws (dropout and the like)."""
+        step = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
+        torch.manual_seed(seed_of(self.seed, step, trainer.global_rank, STEP))
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints appear whole: written beside their place, then renamed. A kill or a full disk leaves the last one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        """Write, then rename; a partial file is removed when writing fails."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.writing")
+        try:
+            torch.save(checkpoint, partial)
+            partial.replace(path)
+        except RuntimeError as error:  # PyTorch's answer to a full disk
+            raise OSError(f"{path} could not be written: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+class StepCheckpoint(ModelCheckpoint):
+    """Never between the passes of an accumulated step: their gradients are not in a checkpoint."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time and the optimiser has just stepped."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
+
+def checkpoints(folder: Path, minutes: float) -> ModelCheckpoint:
+    """`last.ckpt` in `folder`, written anew every few minutes: what a killed run continues from."""
+    return StepCheckpoint(
+        folder, filename="last", save_top_k=1, monitor=None, enable_version_counter=False,
+        train_time_interval=timedelta(minutes=minutes),
+    )  # fmt: skip
+
+
+class Progress(Callback):
+    """One line: epoch, loss, what is left. Rewritten in a terminal, every `seconds` in a log file."""
+
+    def __init__(self, title: str, seconds: float = 15.0) -> None:
+        self.title, self.seconds = title, seconds
+        self._started = self._shown = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Remember when and where this process began."""
+        self._started, self._shown, self._first_step = time.monotonic(), 0.0, trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the line when it is time."""
+        now = time.monotonic()
+        if not trainer.is_global_zero or now - self._shown < (0.5 if sys.stderr.isatty() else self.seconds):
+            return
+        self._shown = now
+        steps, done = int(trainer.estimated_stepping_batches), trainer.global_step
+        left = (now - self._started) / max(1, done - self._first_step) * (steps - done)
+        loss = trainer.callback_metrics.get("train/loss")
+        shown = "" if loss is None else f", loss {float(loss):.4g}"
+        of = f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else ""
+        epoch = f"epoch {trainer.current_epoch + 1}{of}"
+        line = f"{self.title}: {epoch}, step {done}/{steps}{shown}, {duration(left)} left"
+        end = "\r" if sys.stderr.isatty() else "\n"
+        print(f"  {line:<100}", end=end, file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Close the line."""
+        if trainer.is_global_zero:
+            took = duration(time.monotonic() - self._started)
+            print(f"  {self.title}: trained {trainer.global_step} steps in {took}{'':<60}", file=sys.stderr, flush=True)
