@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import fit, reproduce
+from experiments import reproduce
 from experiments.launching import graph, slurm
 from experiments.launching.launchers import launcher
 from experiments.launching.local import Failed, Subprocesses
