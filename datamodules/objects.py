@@ -12,10 +12,17 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, collate
 from datamodules.index import ObjectIndex
-from datamodules.recipe import SampleRecipe
+from datamodules.recipe import (
+    SampleRecipe,
+    evaluation_view_in_words,
+    seen_in_evaluation,
+    seen_in_training,
+    training_view_in_words,
+)
 from datamodules.samplers import EvaluationSampler, TrainingSampler
 from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
+from datamodules.words import Said, data_set_in_words, in_words
 
 DataSpecs = list[str | dict[str, Any]]
 
@@ -41,6 +48,39 @@ class ObjectData(LightningDataModule):
         self.train, self.val, self.sample, self.batch_size = train, val, sample, batch_size
         self.val_batch_size, self.workers, self.root, self.seed = val_batch_size, workers, root, seed
         self._consumed = 0
+
+    @staticmethod
+    def shapes_training(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What of these arguments determines a training's result, beside the objects themselves."""
+        aside = ("workers", "root", "val", "val_batch_size")
+        kept = {key: value for key, value in arguments.items() if key not in aside}
+        return {**kept, "sample": seen_in_training(arguments["sample"])}
+
+    @staticmethod
+    def shapes_evaluation(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What of them determines an evaluation's, beside its training and the objects."""
+        return seen_in_evaluation(arguments["sample"])
+
+    @staticmethod
+    def training_choices(arguments: Mapping[str, Any]) -> list[Said]:
+        """What a report says of the training data."""
+        sample = arguments["sample"]
+        soft = ", soft masks" if sample.get("masks") == "soft" else ""
+        return [
+            ("training data", ", ".join(map(data_set_in_words, arguments["train"])), ""),
+            ("points at training", in_words(sample["train_points"]), ""),
+            ("view at training", training_view_in_words(sample) + soft, ""),
+            ("geometry of training", sample["geometry"], "evaluation always runs the published chain"),
+        ]
+
+    @staticmethod
+    def evaluation_choices(arguments: Mapping[str, Any]) -> list[Said]:
+        """What a report says of how objects are shown at test."""
+        sample = arguments["sample"]
+        return [
+            ("points at test", in_words(sample["test_points"]), ""),
+            ("network's view at test", evaluation_view_in_words(sample), ""),
+        ]
 
     def train_dataloader(self) -> DataLoader:
         """Lightning's hook; the sampler is ours, so the trainer must not add a distributed one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,3 +59,32 @@ class SampleRecipe:
     test_points: SimulatedPoints = field(default_factory=ExtremePoints)
     transforms: list[dict[str, Any]] = field(default_factory=list)
     extras: list[Literal["others", "clean_image"]] = field(default_factory=list)
+
+
+ONLY_IN_EVALUATION = ("test_points", "test_interpolation", "test_view", "long_side")
+
+
+def seen_in_training(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What of these values shapes a training."""
+    return {key: value for key, value in sample.items() if key not in ONLY_IN_EVALUATION}
+
+
+def seen_in_evaluation(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What of them an evaluation sees, beside its training."""
+    return {key: value for key, value in sample.items() if key in ONLY_IN_EVALUATION}
+
+
+def training_view_in_words(sample: Mapping[str, Any]) -> str:
+    """The part of an image that training sees."""
+    if sample["view"] == "window":
+        short = sample["short_side"] or sample["size"]
+        return f"{sample['window']} window of {sample['size']} px, the image's shorter side resized to {short} px"
+    return f"{sample['size']} px, margin {sample['relax']} px of the image, {sample['view']}"
+
+
+def evaluation_view_in_words(sample: Mapping[str, Any]) -> str:
+    """The part of an image that an evaluation sees."""
+    if sample.get("test_view") != "whole_image":
+        return training_view_in_words(sample)
+    long_side = sample.get("long_side")
+    return f"the whole image, {f'its longer side at most {long_side} px' if long_side else 'at its own size'}"

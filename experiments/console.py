@@ -1,4 +1,7 @@
-"""How commands speak: bad input gets one sentence and exit code 1; TRACEBACK=1 shows where it came from."""
+"""How the suite speaks to people: sentences, durations, grids of text.
+
+Bad input gets one sentence and exit code 1; TRACEBACK=1 shows where it came from.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,38 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+DASH = "\N{EN DASH}"
+Spread = tuple[float, float | None]  # a mean over seeds and its standard deviation, None with one seed
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A heading, a line that explains, a header and lines of text. `numbers` names the right-aligned columns."""
+
+    title: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    text: str = ""
+    numbers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision behind a row that the paper leaves open or contradicts: reading, threshold, batch norm, weights."""
+
+    name: str
+    value: str
+    why: str = ""
+
+
+def spread_text(point: Spread | None, digits: int = 2) -> str:
+    """`81.20 ± 0.34`; a dash where there is nothing."""
+    if point is None:
+        return DASH
+    mean, std = point
+    return f"{mean:,.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 
 def sentence(error: BaseException) -> str:

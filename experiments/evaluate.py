@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from experiments.composition.merging import parse_value
 from experiments.console import one_sentence
-from experiments.evaluation.protocols import SCORERS
+from experiments.evaluation.evaluate import protocol_of
+from experiments.evaluation.protocols import PROTOCOLS
 from experiments.evaluation.requests import data_set, evaluation_config
-from experiments.evaluation.summaries import click_table
 from experiments.launching.making import execute
-from experiments.runs.environment import is_first_process
+from experiments.runs.environment import is_rank_zero
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
 
@@ -31,9 +31,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, help="every n-th object of the data set")
     parser.add_argument("--limit", type=int, help="this many objects of the data set, drawn by the data's seed")
     parser.add_argument("--threshold", type=float, help="of the probability; default: the recipe's")
-    parser.add_argument(
-        "--protocol", choices=list(SCORERS), help="default: clicks where the recipe has it, else object_iou"
-    )
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: the recipe's")
     parser.add_argument("--rule", help="of protocol clicks: where the next click goes, e.g. itis or ritm")
     parser.add_argument("--clicks", type=int, help="of protocol clicks: clicks per object, first points included")
     parser.add_argument("--long-side", type=int, help="whole images are made smaller than this; 0 for never")
@@ -49,7 +47,7 @@ def node_of(options: argparse.Namespace) -> Node:
         training.config, data, protocol=options.protocol, threshold=options.threshold, rule=options.rule,
         clicks=options.clicks, long_side=options.long_side, devices=options.devices,
     )  # fmt: skip
-    return Node("evaluate", config, (training,))
+    return Node("evaluate", config, {"model": training})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,13 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     node = node_of(options)
     record = execute(node, options.data)
-    if not is_first_process():
+    if not is_rank_zero():
         return
-    if node.config["evaluation"]["protocol"] == "clicks":
-        print(click_table(record["metrics"], node.config["evaluation"]["clicks"]))
-    else:
-        for name, value in record["metrics"].items():
-            print(f"{name:>20} {value:.4f}")
+    protocol, settings = protocol_of(node.config)
+    print(protocol.table(record["metrics"], settings))
     print(f"rows: {node.folder.path / 'rows.csv'}")
 
 

@@ -21,7 +21,7 @@ from experiments.composition.merging import parse_value
 from experiments.console import one_sentence
 from experiments.labelling.requests import label_node
 from experiments.launching.making import execute
-from experiments.runs.environment import is_first_process
+from experiments.runs.environment import is_rank_zero
 from experiments.runs.models import finished_training
 from experiments.runs.naming import LABELS
 from experiments.runs.node import Node
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     node = node_of(options)
     execute(node, str(options.boxes or options.data))
-    if not is_first_process():
+    if not is_rank_zero():
         return
     labels = node.folder.path / LABELS
     if options.out is not None:

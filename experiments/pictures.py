@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from datamodules.clicks.points import PointKind
 
 Array = NDArray[Any]
 
-Picture = NDArray[np.uint8]  # (H, W, 3), RGB
+RGB = NDArray[np.uint8]  # (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG for a report, of one row or (row empty) of the whole table."""
+
+    caption: str
+    path: Path
+    row: str = ""
+
 
 TINT, TRUTH = (45, 125, 255), (255, 255, 255)
 
@@ -29,9 +40,9 @@ COLOURS = {
 
 
 def overlay(
-    image: Picture, mask: Array | None = None, points: Array | None = None, kinds: Sequence[int] | None = None,
+    image: RGB, mask: Array | None = None, points: Array | None = None, kinds: Sequence[int] | None = None,
     truth: Array | None = None, min_side: int = 320,
-) -> Picture:  # fmt: skip
+) -> RGB:  # fmt: skip
     """An image with its mask tinted, the outlines of mask and ground truth, and the clicks; small images are enlarged.
 
     Args:
@@ -68,7 +79,7 @@ def overlay(
     return canvas
 
 
-def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns: int = 4, tile: int = 300) -> Picture:
+def contact_sheet(pictures: Sequence[RGB], captions: Sequence[str], columns: int = 4, tile: int = 300) -> RGB:
     """Pictures in a grid of equal tiles on white, each with its caption below."""
     if not pictures or len(pictures) != len(captions):
         came = f"{len(pictures)} pictures, {len(captions)} captions"
@@ -90,7 +101,7 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns:
     return np.asarray(sheet)
 
 
-def save_picture(picture: Picture, path: Path) -> Path:
+def save_picture(picture: RGB, path: Path) -> Path:
     """Writes a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)

@@ -12,25 +12,24 @@ import argparse
 from collections.abc import Sequence
 
 from experiments.console import one_sentence
-from experiments.runs.folder import find_run
+from experiments.launching.making import execute
+from experiments.runs.models import read_run
 from experiments.runs.naming import LIST
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import Node
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    from experiments.launching.making import execute
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True, help="an evaluation's folder or the beginning of its hash")
     parser.add_argument("--metric", default="iou", help="a column of its rows.csv; default: iou")
     parser.add_argument("--below", type=float, required=True, help="the bound, e.g. 0.8")
     options = parser.parse_args(arguments)
-    evaluation = load_node(find_run(options.run))
+    evaluation = read_run(options.run)
     if evaluation.kind != "evaluate" or evaluation.folder.record is None:
         raise ValueError(f"run {evaluation.hash} is no finished evaluation; `select` reads the rows of one")
     rule = {"metric": options.metric, "below": options.below}
-    node = Node("select", evaluation.config, (evaluation,), rule=rule)
+    node = Node("select", evaluation.config, {"evaluation": evaluation}, rule=rule)
     execute(node, "select")
     print(f"list: {node.folder.path / LIST}")
 

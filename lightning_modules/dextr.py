@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -17,9 +17,8 @@ from datamodules.clicks.rules import boundary_error
 from datamodules.keys import rng
 from lightning_modules.corrections import Seen, appended, as_tested
 from lightning_modules.metrics.masks import crop_iou
+from lightning_modules.networks.pretrained import FIRST_WEIGHTS
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
-
-BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again
 
 
 class DEXTR(LightningModule):
@@ -41,7 +40,16 @@ class DEXTR(LightningModule):
         jitter: how far such a click is moved at most along x and y, in pixels of the crop.
     """
 
-    behaviour = BEHAVIOUR
+    behaviour = 1  # raise when a fix changes results: runs made before are then made again
+    training_only: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "optimizer",
+        "head_lr_factor",
+        "schedule",
+        "corrections",
+        "jitter",
+    )
+    starts: ClassVar[Mapping[str, str]] = FIRST_WEIGHTS
 
     def __init__(
         self,

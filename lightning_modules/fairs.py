@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -14,9 +14,8 @@ from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import Points
 from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
+from lightning_modules.networks.pretrained import FIRST_WEIGHTS
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
-
-BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again
 
 
 class FAIRS(LightningModule):
@@ -38,7 +37,9 @@ class FAIRS(LightningModule):
         guidance_scale: the map's range; the paper's map is in [0, 1], DEXTR's 255 goes with images of 0..255.
     """
 
-    behaviour = BEHAVIOUR
+    behaviour = 1  # raise when a fix changes results: runs made before are then made again
+    training_only: ClassVar[tuple[str, ...]] = ("loss", "optimizer", "head_lr_factor", "schedule")
+    starts: ClassVar[Mapping[str, str]] = FIRST_WEIGHTS
 
     def __init__(
         self,

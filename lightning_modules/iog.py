@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -17,9 +17,9 @@ from datamodules.keys import rng
 from lightning_modules.corrections import Seen, appended
 from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
+from lightning_modules.networks.pretrained import FIRST_WEIGHTS
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
 
-BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again
 PAUSE = 0x9A05  # keeps these draws apart from others of the same keys
 FIRST_CLICKS = (PointKind.INSIDE, PointKind.OUTSIDE)
 
@@ -46,7 +46,16 @@ class IOG(LightningModule):
             ImageNet's weights notwithstanding.
     """
 
-    behaviour = BEHAVIOUR
+    behaviour = 1  # raise when a fix changes results: runs made before are then made again
+    training_only: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "optimizer",
+        "head_lr_factor",
+        "schedule",
+        "side_weight",
+        "last_side_factor",
+    )
+    starts: ClassVar[Mapping[str, str]] = FIRST_WEIGHTS
 
     def __init__(
         self,
@@ -143,6 +152,8 @@ class IterativeIOG(IOG):
             paper: never enough.
         others: of `IOG`.
     """
+
+    training_only: ClassVar[tuple[str, ...]] = (*IOG.training_only, "rounds", "pause", "rule", "good_enough")
 
     def __init__(
         self, *args: Any, rounds: int = 1, pause: float = 0.0, rule: str = "iog", good_enough: float | None = None,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -18,9 +18,9 @@ from datamodules.clicks.rules import RULES
 from lightning_modules.corrections import Seen, appended, as_tested
 from lightning_modules.iterative import FreshClicks
 from lightning_modules.metrics.masks import crop_iou
+from lightning_modules.networks.pretrained import FIRST_WEIGHTS
 from lightning_modules.schedules import Constant, stepped
 
-BEHAVIOUR = 1  # raise when a fix changes results: runs made before are then made again
 VALIDATION_CLICKS = 5
 
 
@@ -40,7 +40,9 @@ class ITIS(LightningModule):
         schedule: of the learning rate.
     """
 
-    behaviour = BEHAVIOUR
+    behaviour = 1  # raise when a fix changes results: runs made before are then made again
+    training_only: ClassVar[tuple[str, ...]] = ("loss", "optimizer", "schedule", "iteration")
+    starts: ClassVar[Mapping[str, str]] = FIRST_WEIGHTS
 
     def __init__(
         self,

@@ -6,8 +6,8 @@ of the mask. An empty mask raises ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -112,6 +112,14 @@ class ExtremePoints(SimulatedPoints):
         if not counts or not set(counts) <= {1, 2, 3, 4}:
             raise ValueError(f"counts of extreme points are some of 1, 2, 3 and 4, got {list(counts)}")
         self.rule, self.pixels, self.counts = rule, pixels, tuple(counts)
+
+    @staticmethod
+    def in_words(arguments: Mapping[str, Any]) -> str:
+        """`band 5 px, 3 or 4 points`."""
+        rule, pixels = str(arguments.get("rule", "exact")), arguments.get("pixels")
+        counts = [*arguments.get("counts", [4])]
+        moved = f"{rule} {pixels:g} px" if pixels else rule
+        return moved if counts == [4] else f"{moved}, {' or '.join(map(str, counts))} points"
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         points, kinds = self._all(target.mask, draw), np.array(EXTREME_KINDS, np.int64)

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -156,6 +156,7 @@ class _Recorded(SimulatedPoints):
     """Points from a file, which every process reads once, when it needs the first of them."""
 
     type: Type
+    files: ClassVar = ("file",)  # what a run's name knows by its content
 
     def __init__(self, file: str, annotator: int = 0) -> None:
         self.file, self.annotator = str(file), annotator

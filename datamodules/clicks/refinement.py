@@ -5,12 +5,16 @@ Masks and areas are (H, W), points (x, y) in their pixels; distances are Euclide
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.clicks.distance import Mask, squared_distance
 from datamodules.clicks.errors import Clusters, Pixels, binary, error_map, pixels_of
 from datamodules.clicks.points import Clicked, PointKind, SimulatedPoints, Target
+from datamodules.words import in_words
 
 
 def largest_blob(mask: NDArray, prediction: NDArray, void: NDArray | None = None) -> Pixels:
@@ -66,6 +70,12 @@ class RefinedPoints(SimulatedPoints):
         if most < 0 or not 0 <= near <= far:
             raise ValueError(f"refined points need most >= 0 and 0 <= near <= far, got {most}, {near} and {far}")
         self.points, self.most, self.near, self.far = points, most, near, far
+
+    @staticmethod
+    def in_words(arguments: Mapping[str, Any]) -> str:
+        """The points that the clicks follow, then the clicks."""
+        given = ", ".join(f"{name} {value}" for name, value in arguments.items() if name != "points")
+        return f"{in_words(arguments['points'])}; RefinedPoints ({given})" if given else in_words(arguments["points"])
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         xy, kinds = self.points(target, draw)

@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
-from datamodules.selection import open_objects
-from experiments.evaluation.protocols import SCORERS
+from experiments.composition.tree import Tree
+from experiments.evaluation.protocols import Protocol, protocol
 from experiments.evaluation.rows import merge_rows
 from experiments.evaluation.scorer import run_through
-from experiments.evaluation.summaries import describe, summarise
+from experiments.evaluation.settings import as_plain, read_settings
 from experiments.runs.folder import RunFolder
-from experiments.runs.models import load_interactive
-from experiments.runs.node import Node
+from experiments.runs.identity import behaviour_of, data_in_evaluation
+from experiments.runs.node import Kind, Made, Node
 
 
-def evaluate(node: Node, folder: RunFolder, title: str) -> None:
-    """Evaluate a node and write rows.csv, pictures and record.json."""
-    started = time.perf_counter()
-    data = node.config["data"]["init_args"]
-    scoring = node.config["evaluation"]
-    index = open_objects(scoring["test"], data["root"], data["seed"])
-    if scoring["protocol"] not in SCORERS:
-        raise ValueError(f"no evaluation.protocol {scoring['protocol']!r}; there are: {', '.join(SCORERS)}")
-    trainer = run_through(SCORERS[scoring["protocol"]](load_interactive(node), index, node.config, folder.path))
-    if not trainer.is_global_zero:
-        return
-    metrics = summarise(merge_rows(folder.path, len(index), trainer.world_size), scoring)
-    print(f"  {title}: {describe(metrics, scoring)}", flush=True)
-    folder.finish(
-        kind="evaluate",
-        metrics=metrics,
-        seed=node.config["seed"],
-        seconds=time.perf_counter() - started,
-        parents=[run.hash for run in node.parents],
-        manifest=node.manifest(),
-        data=scoring["test"],
-        scoring={
-            name: value for name, value in scoring.items() if name in ("protocol", "threshold", "paste", "stretch")
-        },
-        clicks=scoring["clicks"] if scoring["protocol"] == "clicks" else None,
-        left_out=list(index.left_out),
-        devices={"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
-    )
+def protocol_of(config: Tree) -> tuple[Protocol, Any]:
+    """The protocol of a composed tree, and what it reads of its section `evaluation`."""
+    how: Protocol = protocol(config["evaluation"]["protocol"])
+    how.checked(config)
+    return how, read_settings(how.settings, config["evaluation"])
+
+
+class Evaluation(Kind):
+    """Let a network answer, and write a row for each answer."""
+
+    def identity(self, node: Node) -> Tree:
+        """The protocol and what it reads, how the data class shows objects, precision, and the method's behaviour."""
+        config = node.config
+        how, settings = protocol_of(config)
+        return {
+            "protocol": {"name": config["evaluation"]["protocol"], "behaviour": how.behaviour, **as_plain(settings)},
+            "sample": data_in_evaluation(config["data"]),
+            "seed": config["data"]["init_args"]["seed"],
+            "precision": config["trainer"]["precision"],
+            "behaviour": behaviour_of(config),
+        }
+
+    def reads(self, config: Tree) -> list[Any]:
+        """The test sets."""
+        return list(config["evaluation"]["test"])
+
+    def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
+        """See Kind."""
+        how, settings = protocol_of(node.config)
+        scorer = how.scorer(node, folder.path)
+        trainer = run_through(scorer)
+        if not trainer.is_global_zero:
+            return None
+        metrics = how.summarise(merge_rows(folder.path, scorer.units, trainer.world_size), settings)
+        print(f"  {title}: {how.describe(metrics, settings)}", flush=True)
+        return Made(
+            metrics=metrics,
+            facts={
+                "scoring": {"protocol": node.config["evaluation"]["protocol"], **as_plain(settings)},
+                "left_out": list(getattr(getattr(scorer, "index", None), "left_out", ())),
+                "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
+            },
+        )

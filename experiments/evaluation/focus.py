@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,9 +20,13 @@ from datamodules.keys import rng
 from datamodules.recipe import SampleRecipe
 from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
+from datamodules.words import data_set_in_words
+from experiments.composition.tree import Tree
+from experiments.console import Choice
+from experiments.evaluation.protocols import Metric, Protocol
 from experiments.runs.files import write_atomically
 from experiments.runs.folder import RunFolder
-from experiments.runs.node import Node
+from experiments.runs.node import Kind, Made, Node
 
 Noise = Literal["integers", "continuous"]
 
@@ -133,16 +138,73 @@ def _csv(objects: NDArray, error: NDArray, shift: NDArray) -> str:
     return text.getvalue()
 
 
-def make(node: Node, folder: RunFolder, title: str) -> None:
-    """Make the `study` run of a table: figure, draws and record, by the values of `evaluation.study`."""
-    started = time.perf_counter()
-    data, scoring = node.config["data"]["init_args"], node.config["evaluation"]
-    asked = dict(scoring["study"])
-    recipe = SampleRecipe(size=asked.pop("size"), relax=asked.pop("relax"))
-    index = open_objects(scoring["test"], data["root"], data["seed"])
-    metrics = study(index, recipe, **asked, seed=data["seed"], folder=folder.path / "pictures")
-    print(f"  {title}: mean error {metrics['mean_error']:.1f}, mean shift {metrics['mean_shift']:.1f} px", flush=True)
-    folder.finish(
-        kind="study", metrics=metrics, seed=node.config["seed"], seconds=time.perf_counter() - started, parents=[],
-        manifest=node.manifest(), data=scoring["test"], study=scoring["study"],
-    )  # fmt: skip
+@dataclass(frozen=True)
+class StudySettings:
+    """The section `evaluation.study`: crop and margin of the points, how many draws, of what noise."""
+
+    study: Mapping[str, Any]
+
+
+class Focus(Protocol):
+    """Not of a network: how far points and focus move together."""
+
+    metrics = (Metric("mean_shift", 1.0, higher_is_better=False), Metric("*", 1.0))
+    settings = StudySettings
+
+    def scorer(self, node: Node, folder: Path) -> Any:
+        """There is nothing to score."""
+        raise ValueError("the focus study needs no trained run; `python -m experiments.focus_study` makes it")
+
+    def summarise(self, rows: Path, settings: StudySettings) -> dict[str, Any]:
+        """There are no rows of objects."""
+        return {}
+
+    def measures(self, settings: StudySettings) -> set[str]:
+        """See Protocol."""
+        kinds = (f"{name}_{what}" for name in ("mean", "median", "p10", "p90") for what in ("error", "shift"))
+        return {"n", "draws", *kinds, *(f"{name}_object_shift" for name in ("mean", "median", "p10", "p90"))}
+
+    def choices(self, evaluation: Node) -> list[Choice]:
+        """See Protocol."""
+        asked, record = evaluation.config["evaluation"]["study"], evaluation.folder.record or {}
+        tests = ", ".join(map(data_set_in_words, evaluation.config["evaluation"]["test"]))
+        draws = f"{asked['draws']:,} of U[-{asked['spread']:g}, {asked['spread']:g}], {asked['noise']}"
+        return [
+            Choice(
+                "objects", f"{tests}, {record.get('metrics', {}).get('n')} objects",
+                "the paper names none; the shift depends on their shapes",
+            ),
+            Choice("view", f"crop of {asked['size']} px, margin {asked['relax']} px of the image", "in every profile"),
+            Choice(
+                "draws", draws, "the error is the sum of the four Euclidean displacements: the paper does not define it"
+            ),
+        ]  # fmt: skip
+
+
+class FocusStudy(Kind):
+    """The `study` run of a table: figure, draws and metrics, by the values of `evaluation.study`."""
+
+    alone = True
+
+    def identity(self, node: Node) -> Tree:
+        """The study's values and the seed."""
+        evaluation = node.config["evaluation"]
+        return {
+            "protocol": {"name": evaluation["protocol"], "study": evaluation["study"]},
+            "seed": node.config["data"]["init_args"]["seed"],
+        }
+
+    def reads(self, config: Tree) -> list[Any]:
+        """The objects whose points move."""
+        return list(config["evaluation"]["test"])
+
+    def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
+        """See Kind."""
+        data, evaluation = node.config["data"]["init_args"], node.config["evaluation"]
+        asked = dict(evaluation["study"])
+        recipe = SampleRecipe(size=asked.pop("size"), relax=asked.pop("relax"))
+        index = open_objects(evaluation["test"], data["root"], data["seed"])
+        metrics = study(index, recipe, **asked, seed=data["seed"], folder=folder.path / "pictures")
+        shown = f"mean error {metrics['mean_error']:.1f}, mean shift {metrics['mean_shift']:.1f} px"
+        print(f"  {title}: {shown}", flush=True)
+        return Made(metrics, facts={"study": evaluation["study"], "scoring": {"protocol": evaluation["protocol"]}})

@@ -14,16 +14,6 @@ from torch import Tensor
 
 from datamodules import geometry
 from datamodules.batch import Batch
-from experiments.composition.tree import Tree
-
-BOXES = ("tight", "clicked", "crop")  # where predictions count, see `box_kept`
-
-
-def checked_box(evaluation: Tree) -> str:
-    """evaluation.box of a recipe. Raises ValueError when there is no such box."""
-    if evaluation["box"] not in BOXES:
-        raise ValueError(f"evaluation.box is {evaluation['box']!r}; there are: {', '.join(BOXES)}")
-    return str(evaluation["box"])
 
 
 def box_kept(kind: str, batch: Batch, i: int) -> NDArray[np.int64] | None:
@@ -58,8 +48,8 @@ class Paste:
     Args:
         threshold: of the probability, exceeded by the object.
         interpolation: of a crop's probability on its way back.
-        stretch: see `scorer.stretched`.
-        box: outside of which box a prediction is dropped, see `scorer.box_kept`.
+        stretch: see `stretched`.
+        box: outside of which box a prediction is dropped, see `box_kept`.
     """
 
     threshold: float = 0.5
@@ -74,6 +64,21 @@ class Paste:
             return inf if self.threshold >= 1 else -inf
         return log(self.threshold / (1 - self.threshold))
 
+    def pasted(
+        self, probability: NDArray[np.float32], batch: Batch, i: int
+    ) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+        """The part of its image (rows, columns) that an object's prediction can change, and what it is there.
+
+        A part without pixels where the box that counts lies beside the crop.
+        """
+        crop_box, box = batch.crop_box[i].cpu().numpy(), box_kept(self.box, batch, i)
+        size = (int(batch.image_size[i, 0]), int(batch.image_size[i, 1]))
+        window = geometry.window_in_image(crop_box, box, size)
+        if window is None:
+            return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32)
+        pasted = geometry.window_of(probability, crop_box, window, self.interpolation)
+        return window, stretched(pasted, beyond=pasted.size < size[0] * size[1]) if self.stretch else pasted
+
     def masks(
         self, logits: Tensor, above: Tensor, batch: Batch, sizes: Sequence[tuple[int, int]]
     ) -> list[NDArray[np.uint8]]:
@@ -84,19 +89,17 @@ class Paste:
         probability = None if all(plain) else torch.sigmoid(logits[:, 0].float()).cpu().numpy()
         found = []
         for i, size in enumerate(sizes):
-            box = box_kept(self.box, batch, i)
-            window = geometry.window_in_image(crop_boxes[i], box, size)
-            if plain[i] and box is None:
+            if plain[i] and self.box == "crop":
                 found.append(on_grid[i])
                 continue
             full = np.zeros(size, np.uint8)
-            if plain[i] and window is not None:
-                full[window] = on_grid[i][window]
-            elif window is not None:
+            if plain[i]:
+                window = geometry.window_in_image(crop_boxes[i], box_kept(self.box, batch, i), size)
+                if window is not None:
+                    full[window] = on_grid[i][window]
+            else:
                 assert probability is not None
-                pasted = geometry.window_of(probability[i], crop_boxes[i], window, self.interpolation)
-                if self.stretch:
-                    pasted = stretched(pasted, beyond=pasted.size < full.size)
+                window, pasted = self.pasted(probability[i], batch, i)
                 full[window] = pasted > self.threshold
             found.append(full)
         return found

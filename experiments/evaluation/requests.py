@@ -6,7 +6,8 @@ import copy
 from typing import Any
 
 from experiments.composition.tree import Tree
-from experiments.evaluation.clicks import checked
+from experiments.evaluation.evaluate import protocol_of
+from experiments.evaluation.protocols import protocol as find_protocol
 
 
 def evaluation_config(
@@ -25,7 +26,7 @@ def evaluation_config(
     Args:
         trained: the training's tree.
         data: the data set, see `data_set`.
-        protocol: by default clicks where the recipe has it, else object_iou.
+        protocol: by default the recipe's own, or what it says of other data sets.
         threshold: of the probability.
         rule, clicks: of protocol clicks: where the next click goes, and how many an object gets.
         long_side: whole images are made smaller than this; 0 for never.
@@ -34,16 +35,17 @@ def evaluation_config(
     """
     config = copy.deepcopy(trained)
     evaluation = config["evaluation"]
-    protocol = protocol or ("clicks" if evaluation["protocol"] == "clicks" else "object_iou")
-    evaluation.update(test=[data], protocol=protocol)
+    own = evaluation["protocol"]
+    name = protocol or find_protocol(own).elsewhere or own
+    evaluation.update(test=[data], protocol=name)
     if threshold is not None:
         evaluation["threshold"] = threshold
-    if protocol == "clicks":
-        checked(config)
-        evaluation["clicks"].update(_given(rule=rule, most=clicks))
-        checked(config)
-    elif rule or clicks is not None:
-        raise ValueError(f"--rule and --clicks are of `--protocol clicks`, not of {protocol}")
+    if rule or clicks is not None:
+        if name != "clicks":
+            raise ValueError(f"--rule and --clicks are of `--protocol clicks`, not of {name}")
+        if evaluation.get("clicks") is not None:
+            evaluation["clicks"].update(_given(rule=rule, most=clicks))
+    protocol_of(config)  # what does not exist is refused here
     if long_side is not None:
         config["data"]["init_args"]["sample"]["long_side"] = long_side
     return on_devices(config, devices)

@@ -17,11 +17,10 @@ from datamodules.recipe import SampleRecipe
 from datamodules.views import evaluation_views
 from experiments.composition.building import sample_recipe
 from experiments.composition.tree import Tree
-from experiments.evaluation.pasting import Paste, box_kept, checked_box, stretched
+from experiments.evaluation.pasting import Paste, box_kept, stretched
+from experiments.evaluation.settings import ClickSettings, MaskSettings, read_settings
 from experiments.interactive.first_clicks import Opening, within
-from experiments.runs.folder import find_run
-from experiments.runs.models import load_model
-from experiments.runs.node import load_node
+from experiments.runs.models import finished_training, load_model
 from lightning_modules.interactive import Interactive
 
 
@@ -64,22 +63,24 @@ class Predictor:
     @classmethod
     def from_run(cls, reference: str | Path) -> Predictor:
         """From a run's folder or the beginning of its hash. Raises ValueError when it is not a finished training."""
-        folder = find_run(str(reference))
-        node = load_node(folder).model
-        folder = node.folder
-        if folder.record is None:
-            raise ValueError(f"run {folder.name} is not finished: train it to its end first")
-        return cls.of(load_model(node, folder), node.config)  # type: ignore[arg-type]
+        training = finished_training(str(reference))
+        return cls.of(load_model(training), training.config)  # type: ignore[arg-type]
 
     @classmethod
     def of(cls, model: Interactive, config: Tree) -> Predictor:
         """A model with what a composed tree says of its samples and its evaluation."""
-        clicks = config["evaluation"].get("clicks", {"corrections": 0})
-        scoring = {"box": clicks.get("box", "tight"), **config["evaluation"]}  # runs made before it moved there
+        masks = read_settings(MaskSettings, config["evaluation"])
+        corrected = "clicks" in config["evaluation"]
+        corrections = read_settings(ClickSettings, config["evaluation"]).clicks.corrections if corrected else 0
         return cls(
-            model, sample_recipe(config), scoring["threshold"], scoring["stretch"], scoring.get("paste", "cubic"),
-            checked_box(scoring), clicks["corrections"],
-        )  # fmt: skip
+            model,
+            sample_recipe(config),
+            threshold=masks.threshold,
+            stretch=masks.stretch,
+            paste=masks.paste,
+            box=masks.box,
+            corrections=corrections,
+        )
 
     def session(
         self,

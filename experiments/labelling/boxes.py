@@ -35,10 +35,11 @@ def unsaid_by_boxes(node: Node) -> set[PointKind]:
 def check_boxes(node: Node) -> None:
     """Raise ValueError, saying what to give, when a run cannot begin with what a box says."""
     missing = unsaid_by_boxes(node.model)
-    if node.first is not None:
-        if unsaid_by_boxes(node.first):
+    if "first_stage" in node.parents:
+        first_stage = node.parents["first_stage"]
+        if unsaid_by_boxes(first_stage):
             raise ValueError(
-                f"--first {node.first.hash} needs more than a box, too; give a run of outside points alone"
+                f"--first {first_stage.hash} needs more than a box, too; give a run of outside points alone"
             )
         missing -= {PointKind.INSIDE}
     if missing == {PointKind.INSIDE}:

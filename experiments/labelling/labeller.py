@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
@@ -23,23 +22,28 @@ from datamodules.selection import open_objects
 from experiments.composition.building import sample_recipe
 from experiments.composition.tree import Tree
 from experiments.console import duration
-from experiments.evaluation.scorer import PICTURES, Scorer, run_through
+from experiments.evaluation.scorer import PICTURES, ObjectScorer, run_through
+from experiments.evaluation.settings import MaskSettings, as_plain, read_settings
+from experiments.evaluation.stages import load_interactive
 from experiments.labelling.coco_file import Names, write_labels
 from experiments.labelling.rows import Places, RemainingBatches, Summary, opened_part, parts_of
 from experiments.pictures import overlay, save_picture
-from experiments.runs.environment import is_first_process
+from experiments.runs.environment import is_rank_zero
 from experiments.runs.folder import RunFolder
-from experiments.runs.models import load_interactive
+from experiments.runs.identity import behaviour_of, data_in_evaluation
 from experiments.runs.naming import LABELS
-from experiments.runs.node import Node
+from experiments.runs.node import Kind, Made, Node
 from lightning_modules.metrics.masks import object_iou
 
+BEHAVIOUR = 2  # 2: masks are pasted as evaluation.paste says; only ITIS' recipe says other than cubic
 
-class Labeller(Scorer):
+
+class Labeller(ObjectScorer):
     """A mask for every object that has none yet; rows go to disk batch by batch."""
 
     def __init__(self, model: Any, index: ObjectIndex, config: Tree, folder: Path, done: NDArray[np.bool_]) -> None:
         super().__init__(model, index, config, folder)
+        self.paste = read_settings(MaskSettings, config["evaluation"]).pasting
         self.done, self.known = done, int(np.count_nonzero(done))
         self.pictured = set(range(min(PICTURES, len(index))))  # the first ones: people look while it runs
         self.compared = np.asarray(index.mask_kind) != MaskKind.BOX
@@ -62,7 +66,7 @@ class Labeller(Scorer):
         data = self.config["data"]["init_args"]
         objects = ObjectSamples(self.index, sample_recipe(self.config), train=False, seed=data["seed"])
         batches = RemainingBatches(
-            self.done, self.evaluation["batch_size"], self.trainer.global_rank, self.trainer.world_size
+            self.done, self.config["evaluation"]["batch_size"], self.trainer.global_rank, self.trainer.world_size
         )
         return DataLoader(objects, batch_sampler=batches, **loader_options(data["workers"]))
 
@@ -83,24 +87,20 @@ class Labeller(Scorer):
 
     def score(self, batch: Batch) -> Iterable[list[Any]]:
         """Predict a batch, encode its masks in threads."""
-        clicks = batch.clicks
-        logits, _ = self.model.predict(self.model.start(batch.image, clicks), clicks)
-        probability = torch.sigmoid(logits.float())[:, 0].cpu().numpy()
+        probability = self.probabilities(batch)
         return self.pool.map(lambda i: self._row(batch, i, probability[i]), range(len(batch)))
 
     def _row(self, batch: Batch, i: int, probability: NDArray[np.float32]) -> list[Any]:
         object_id = int(batch.object_id[i])
         position = self.position(object_id)
-        window, pasted = self.pasted(probability, batch, i)
-        inside = pasted > self.evaluation["threshold"]
+        window, pasted = self.paste.pasted(probability, batch, i)
+        inside = pasted > self.paste.threshold
         mask = np.zeros((int(batch.image_size[i, 0]), int(batch.image_size[i, 1])), np.uint8, order="F")
         mask[window] = inside
         iou, truth = None, None
         if self.compared[position]:
-            assert batch.rle is not None
-            own = batch.rle[i]
-            truth = coco_mask.decode(own.mask)
-            iou = round(object_iou(mask, truth, None if own.void is None else coco_mask.decode(own.void)), 6)
+            truth, void = self.truth(batch, i)
+            iou = round(object_iou(mask, truth, void), 6)
         if position in self.pictured:
             picture = overlay(read_image(self.index.image_path(position)), mask, *self.clicked(batch, i), truth=truth)
             save_picture(picture, self.folder / "pictures" / f"{position:07d}.png")
@@ -114,39 +114,55 @@ class Labeller(Scorer):
         ]  # fmt: skip
 
 
-def label(node: Node, folder: RunFolder, title: str) -> None:
-    """Label the objects of a node's data set; write labels.json, pictures and record.json."""
-    started = time.perf_counter()
-    data, scoring = node.config["data"]["init_args"], node.config["evaluation"]
-    (spec,) = scoring["test"]
-    index = open_objects([spec], data["root"], data["seed"])
-    done = Places.of(folder.path, len(index)).done
-    left, processes = int(np.count_nonzero(~done)), None
-    if left:
-        trainer = run_through(Labeller(load_interactive(node), index, node.config, folder.path, done))
-        processes = trainer.world_size
-    if not is_first_process():
-        return
-    labelled, summary = time.perf_counter() - started, Summary()
-    names, about = Names.of(index, spec, data["root"]), {"run": folder.name, "data": spec}
-    rows = summary.watch(Places.of(folder.path, len(index)).rows())
-    write_labels(folder.path / LABELS, rows, index, about, names)
-    metrics = {**summary.metrics, "objects_per_second": left / labelled if left else None}
-    folder.finish(
-        kind="label",
-        metrics=metrics,
-        seed=node.config["seed"],
-        seconds=time.perf_counter() - started,
-        parents=[run.hash for run in node.parents],
-        manifest=node.manifest(),
-        data=scoring["test"],
-        scoring={name: scoring.get(name) for name in ("threshold", "paste", "stretch", "box")},
-        left_out=list(index.left_out),
-        devices={"processes": processes},
-    )
-    for part in parts_of(folder.path):
-        part.unlink()
-    print(f"  {title}: {described(metrics)}", flush=True)
+class Labelling(Kind):
+    """A mask for every object of a data set: labels.json, which any training takes, and pictures."""
+
+    def identity(self, node: Node) -> Tree:
+        """How masks are pasted, how the data class shows objects, precision, and the method's behaviour."""
+        config = node.config
+        return {
+            "masks": as_plain(read_settings(MaskSettings, config["evaluation"])),
+            "sample": data_in_evaluation(config["data"]),
+            "seed": config["data"]["init_args"]["seed"],
+            "precision": config["trainer"]["precision"],
+            "behaviour": [behaviour_of(config), BEHAVIOUR],
+        }
+
+    def reads(self, config: Tree) -> list[Any]:
+        """The objects to be labelled."""
+        return list(config["evaluation"]["test"])
+
+    def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
+        """See Kind: rows go on where they stopped."""
+        started, data = time.perf_counter(), node.config["data"]["init_args"]
+        (spec,) = node.opened["evaluation"]["test"]
+        index = open_objects([spec], data["root"], data["seed"])
+        done = Places.of(folder.path, len(index)).done
+        left, processes = int(np.count_nonzero(~done)), None
+        if left:
+            trainer = run_through(Labeller(load_interactive(node), index, node.opened, folder.path, done))
+            processes = trainer.world_size
+        if not is_rank_zero():
+            return None
+        labelled, summary = time.perf_counter() - started, Summary()
+        names, about = Names.of(index, spec, data["root"]), {"run": node.hash, "data": spec}
+        rows = summary.watch(Places.of(folder.path, len(index)).rows())
+        write_labels(folder.path / LABELS, rows, index, about, names)
+        metrics = {**summary.metrics, "objects_per_second": left / labelled if left else None}
+        print(f"  {title}: {described(metrics)}", flush=True)
+        return Made(
+            metrics,
+            facts={
+                "scoring": as_plain(read_settings(MaskSettings, node.config["evaluation"])),
+                "left_out": list(index.left_out),
+                "devices": {"processes": processes},
+            },
+        )
+
+    def tidy(self, folder: RunFolder) -> None:
+        """The parts of the processes."""
+        for part in parts_of(folder.path):
+            part.unlink()
 
 
 def described(metrics: dict[str, Any]) -> str:

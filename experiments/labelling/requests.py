@@ -40,7 +40,7 @@ def label_node(
     config["evaluation"]["test"] = [data_set(named, every, limit)]
     if threshold is not None:
         config["evaluation"]["threshold"] = threshold
-    stages = (training,) if first_stage is None else (training, first_stage)
+    stages = {"model": training} | ({} if first_stage is None else {"first_stage": first_stage})
     node = Node("label", on_devices(config, devices), stages)
     if boxes is not None:
         check_boxes(node)

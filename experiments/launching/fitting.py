@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.evaluation.summaries import describe
+from experiments.evaluation.evaluate import protocol_of
 from experiments.launching.making import execute
 from experiments.reproduction.requests import FitRequest
-from experiments.runs.environment import is_first_process
+from experiments.runs.environment import is_rank_zero
 from experiments.runs.folder import runs_root
 from experiments.runs.node import in_order
 from experiments.training.logs import under_agent, wandb_wanted
@@ -17,7 +17,7 @@ from experiments.training.logs import under_agent, wandb_wanted
 def fitted(request: FitRequest) -> list[dict[str, Any]]:
     """Train and evaluate; the records of the evaluations, or of the training where there are none."""
     training = request.training
-    if is_first_process():
+    if is_rank_zero():
         print(f"run {training.folder.path}", flush=True)
     for made in in_order([training]):
         record = execute(made, request.config["method"])
@@ -30,15 +30,16 @@ def fitted(request: FitRequest) -> list[dict[str, Any]]:
         for made in in_order([node]):
             record = execute(made, str(test))
         records.append(record)
-        if is_first_process():
-            print(f"{test}: {describe(record['metrics'], node.config['evaluation'])}, in {node.folder.path}")
+        if is_rank_zero():
+            how, settings = protocol_of(node.config)
+            print(f"{test}: {how.describe(record['metrics'], settings)}, in {node.folder.path}")
     report_to_wandb(records)
     return records
 
 
 def report_to_wandb(records: Sequence[dict[str, Any]]) -> None:
     """Under a W&B agent (or WANDB=1), hand over what a sweep optimises; never otherwise."""
-    if not is_first_process() or not wandb_wanted():
+    if not is_rank_zero() or not wandb_wanted():
         return
     import wandb
 

@@ -36,7 +36,7 @@ def reproduce(
     waiting: dict[str, str] = {}
     for number, node in enumerate(todo, 1):
         title = titles[node.hash]
-        broken = next((failed[parent.hash] for parent in node.parents if parent.hash in failed), None)
+        broken = next((failed[parent.hash] for parent in node.ancestors if parent.hash in failed), None)
         if broken is not None:
             failed[node.hash] = broken
             continue

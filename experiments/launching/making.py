@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from experiments.console import sentence
-from experiments.evaluation.evaluate import evaluate
-from experiments.evaluation.focus import make as study
-from experiments.evaluation.selecting import select
-from experiments.labelling.labeller import label
-from experiments.runs.environment import is_first_process
+from experiments.runs.environment import is_rank_zero
 from experiments.runs.folder import RunFolder
-from experiments.runs.node import Node
-from experiments.training.logs import own_wandb_run
-from experiments.training.train import train
+from experiments.runs.identity import behaviour_of
+from experiments.runs.node import Node, kind_of
 
 
 def execute(node: Node, title: str = "") -> dict[str, Any]:
     """Make a node's run unless it is made already; its parents must be. Returns the record."""
     if node.config["threads"]:
         torch.set_num_threads(node.config["threads"])
-    folder = node.folder
-    first = is_first_process()  # the other processes of a group join what the first one holds
-    with folder.locked() if first else contextlib.nullcontext():
+    folder, kind, rank_zero = node.folder, kind_of(node.kind), is_rank_zero()
+    with folder.locked() if rank_zero else contextlib.nullcontext():  # the others join what rank zero holds
         record = folder.record
         if record is not None:
             return record
-        if first:
+        if rank_zero:
             folder.prepare(node.describe())
-        title = title or f"{node.kind} {folder.name}"
-        if node.kind == "train":
-            with own_wandb_run():
-                train(node.with_lists(), folder, title)
-        elif node.kind == "weights":
-            folder.finish(kind="weights", metrics={}, weights=str(node.weights), seconds=0.0, parents=[])
-        elif node.kind == "select":
-            if first:
-                select(node, folder, title)
-        elif node.kind == "study":
-            if first:
-                study(node, folder, title)
-        elif node.kind == "label":
-            label(node.with_lists(), folder, title)
-        else:
-            evaluate(node.with_lists(), folder, title)
+        started = time.perf_counter()
+        if rank_zero or not kind.alone:
+            made = kind.make(node, folder, title or f"{node.kind} {node.hash}")
+        if rank_zero:
+            assert made is not None
+            data = {"data": node.reads, "manifest": node.manifest} if node.reads else {}
+            folder.finish(
+                run=node.hash, kind=node.kind, metrics=dict(made.metrics), seed=node.config["seed"],
+                seconds=time.perf_counter() - started, parents=node.parent_hashes,
+                behaviour=behaviour_of(node.config), **data, **made.facts,
+            )  # fmt: skip
+            kind.tidy(folder)
         if torch.distributed.is_initialized():  # from here on every process of the group finds the record
             torch.distributed.barrier()
     return folder.record or {}

@@ -39,8 +39,8 @@ class Slurm:
         folder = node.folder
         if folder.record is not None:
             return ""
-        before, ready = folder.job, all(parent.folder.record is not None for parent in node.parents)
-        again = any(parent.folder.job in self._submitted for parent in node.parents)
+        before, ready = folder.job, all(parent.folder.record is not None for parent in node.ancestors)
+        again = any(parent.folder.job in self._submitted for parent in node.ancestors)
         if before not in self._states or again:
             if before is not None and ready:
                 why = folder.why_not or f"see {runs_root() / 'jobs' / before}"
@@ -51,7 +51,7 @@ class Slurm:
     def _submit(self, node: Node, title: str) -> None:
         node.folder.prepare(node.describe())
         node.folder.problem.unlink(missing_ok=True)
-        waiting = [str(parent.folder.job) for parent in node.parents if parent.folder.record is None]
+        waiting = [str(parent.folder.job) for parent in node.ancestors if parent.folder.record is None]
         extra = {"kill-on-invalid-dep": "yes", **({"dependency": "afterok:" + ":".join(waiting)} if waiting else {})}
         self._executor.update_parameters(
             name=re.sub(r"\W+", "-", title)[:40].strip("-") or node.kind,

@@ -10,9 +10,8 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from experiments.reports.click_curves import as_numbers, click_runs
 from experiments.reports.comparison_report import COMPARISON, again, as_lists
-from experiments.reports.files import from_tree
+from experiments.reports.files import from_tree, numbers_of
 from experiments.reports.grids import Grid, banner, grids
 from experiments.reports.pages import cost
 from experiments.reports.reading import html_grids, markdown_grids, squeezed
@@ -45,7 +44,7 @@ def _check_one(path: Path, runs: Path) -> Iterator[str]:
         if tree.get("kind") == COMPARISON:
             yield from _changed_comparison(path, tree)
             return
-        table = load_table(tree["id"])
+        table = load_table(tree.get("file") or tree["id"])
         stated = from_tree(tree, table, runs)
         cells = complete(table, [_again(cell, stated) for cell in stated.cells if cell.state != QUOTED])
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
@@ -82,8 +81,17 @@ def _again(cell: Cell, result: TableResult) -> Cell:
         if cell.measured is not None or cell.state != NOT_RUN:
             raise ValueError(f"{cell.row}, {cell.column}: a {cell.state} value without runs")
         return not_run(table, cell.row, cell.column, cell.reason)
-    found = measure(table, cell.row, cell.column, cell.runs, result.records, result.profile, first_runs=cell.first_runs,
-                    metric=cell.metric, scale=cell.scale, reason="")  # fmt: skip
+    found = measure(
+        table,
+        cell.row,
+        cell.column,
+        runs=cell.runs,
+        records=result.records,
+        profile=result.profile,
+        before_runs=cell.before_runs,
+        metric=cell.metric,
+        scale=cell.scale,
+    )
     expected = main_run(table.row(cell.row).cells.get(cell.column))
     if expected is not None and (cell.metric, cell.scale) != (expected.metric, expected.scale):
         says, should = f"{cell.metric} x {cell.scale}", f"{expected.metric} x {expected.scale}"
@@ -107,8 +115,8 @@ def _changed_cells(tree: dict[str, Any], stated: TableResult, true: TableResult)
             says, should = getattr(cell, name), getattr(expected, name)
             if not _equal(says, should):
                 yield f"{cell.row}, {cell.column}: {name} is {says}, the run records and the table file give {should}"
-    if tree.get("curves", {}) != as_numbers(click_runs(true)):
-        yield "its curves of IoU by clicks are not those of the run records"
+    if tree.get("curves", {}) != numbers_of(true):
+        yield "its curves are not those of the run records"
     if tree["banner"] != banner(true):
         yield "its banner is not that of its profile"
 
@@ -163,8 +171,8 @@ def foreign_runs(path: Path) -> list[str]:
     for cell in tree["cells"]:
         if not cell["runs"] or any(choice["name"] == "weights" for choice in tree["choices"].get(cell["row"], [])):
             continue
-        second, first = nodes_of(table.row(cell["row"]).cells[cell["column"]], conditions, tree["seeds"])
-        named = [[node.hash for node in second], [node.hash for node in first]]
-        if named != [cell["runs"], cell["first_runs"]]:
+        after, before = nodes_of(table.row(cell["row"]).cells[cell["column"]], conditions, tree["seeds"])
+        named = [[node.hash for node in after], [node.hash for node in before]]
+        if named != [cell["runs"], cell.get("before_runs", cell.get("first_runs"))]:
             complaints.append(f"{path}: {cell['row']}, {cell['column']}: its runs are not those of this row today")
     return complaints

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Sequence
 
+from datamodules.words import data_set_in_words as in_words
 from experiments.composition.merging import parse_value
-from experiments.composition.tree import Tree
 from experiments.evaluation.requests import data_set, evaluation_config
 from experiments.launching.making import execute
-from experiments.reports.choices import data_set as in_words
 from experiments.reports.comparison import Run
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
@@ -38,20 +36,9 @@ def trained(references: Sequence[str], names: Sequence[str] | None = None) -> di
 def clicked_evaluation(training: Node, data: str, clicks: int, rule: str, every: int | None = None) -> Node:
     """The click benchmark of a run on a data set: the node that `experiments.evaluate` would make, on one device."""
     wanted = data_set(parse_value(data), every)
-    config = evaluation_config(with_box(training), wanted, protocol="clicks", rule=rule, clicks=clicks)
+    config = evaluation_config(training.config, wanted, protocol="clicks", rule=rule, clicks=clicks)
     config["trainer"].update(devices=1, num_nodes=1, strategy="auto")
-    return Node("evaluate", config, (training,))
-
-
-def with_box(training: Node) -> Tree:
-    """A training's tree; where it is from before `evaluation.box` moved out of `evaluation.clicks`, with the box."""
-    config = copy.deepcopy(training.config)
-    evaluation = config["evaluation"]
-    if "box" not in evaluation:
-        if "box" not in evaluation.get("clicks", {}):
-            raise ValueError(f"run {training.hash} is too old to be compared: its recipe has no evaluation.box")
-        evaluation["box"] = evaluation["clicks"].pop("box")
-    return config
+    return Node("evaluate", config, {"model": training})
 
 
 def evaluated(options: argparse.Namespace) -> list[Run]:
@@ -67,7 +54,7 @@ def evaluated(options: argparse.Namespace) -> list[Run]:
         runs.append(Run(name, training, evaluations))
     for label, first in runs[0].evaluations.items():
         for run in runs[1:]:
-            if run.evaluations[label].manifest() != first.manifest():
+            if run.evaluations[label].manifest != first.manifest:
                 raise ValueError(
                     f"{run.name} and {runs[0].name} read other objects of {label}: their recipes' data.root or "
                     "data.seed differ"

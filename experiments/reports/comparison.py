@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.console import DASH, Grid
 from experiments.evaluation.rows import read_rows
-from experiments.reports.grids import DASH, Grid
 from experiments.runs.node import Node
 from lightning_modules.metrics.clicks import failures, noc
 

@@ -19,11 +19,10 @@ from datamodules.index import ObjectIndex
 from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
 from experiments.curves import click_curves
+from experiments.evaluation.settings import ClickSettings, read_settings
 from experiments.interactive.predictor import Predictor, Session
-from experiments.pictures import Picture as Pixels
-from experiments.pictures import contact_sheet, overlay, save_picture
+from experiments.pictures import RGB, Picture, contact_sheet, overlay, save_picture
 from experiments.reports.comparison import Clicked, Run, Seconds, by_data, common_clicks, spread
-from experiments.reproduction.cells import Picture
 from experiments.runs.models import load_model
 from lightning_modules.interactive import Interactive
 
@@ -65,7 +64,7 @@ def pictures_of(runs: Sequence[Run], count: int, folder: Path, home: Path) -> tu
         shown.append(Picture(f"{data}: mean IoU over objects by number of clicks.", file.relative_to(folder)))
     for number, (data, group) in enumerate(found.items()):
         chosen = spread(group, count, common)
-        tiles: list[list[Pixels]] = [[] for _ in chosen]
+        tiles: list[list[RGB]] = [[] for _ in chosen]
         for run, clicked in zip(runs, group):
             for tile, (pixels, seconds) in zip(tiles, _again(run, data, clicked, chosen, common)):
                 tile.append(pixels)
@@ -89,12 +88,12 @@ def _medians(times: Sequence[Sequence[float]]) -> Seconds:
 
 def _again(
     run: Run, data: str, clicked: Clicked, positions: Sequence[int], common: int
-) -> Iterator[tuple[Pixels, list[float]]]:
+) -> Iterator[tuple[RGB, list[float]]]:
     """Objects clicked again as their rows say: the mask after `common` clicks, and how long each look took."""
     config = run.evaluations[data].config
-    source = config["data"]["init_args"]
+    source, clicks = config["data"]["init_args"], read_settings(ClickSettings, config["evaluation"]).clicks
     index = open_objects(config["evaluation"]["test"], source["root"], source["seed"])
-    timed = Timed(load_model(run.training, run.training.folder))  # type: ignore[arg-type]
+    timed = Timed(load_model(run.training))  # type: ignore[arg-type]
     predictor = Predictor.of(timed, config)
     samples = ObjectSamples(index, predictor.recipe, train=False, seed=source["seed"])
     for position in positions:
@@ -102,7 +101,7 @@ def _again(
         batch = collate([samples[position]])
         made = [(int(x), int(y), sign) for x, y, sign in (text.split(",") for text in clicked.clicks[position].split())]
         given = batch.points.shape[1]
-        start = index.start_mask(position) if config["evaluation"]["clicks"]["start"] == "mask" else None
+        start = index.start_mask(position) if clicks.start == "mask" else None
         session = Session(predictor, batch, np.array([click[:2] for click in made[:given]]).reshape(-1, 2), start)
         first = clicks_made(batch.point_kinds[0].numpy())
         mask, points, kinds = session.mask, session.points, session.kinds
@@ -115,7 +114,7 @@ def _again(
 
 def _cut_out(
     index: ObjectIndex, position: int, mask: NDArray, points: Sequence[tuple[float, float]], kinds: Sequence[PointKind]
-) -> Pixels:
+) -> RGB:
     """An object with some of its surroundings, its mask, its true outline and the clicks."""
     image, truth = read_image(index.image_path(position)), index.read_mask(position).mask
     x_min, y_min, x_max, y_max = index.box[position].tolist()

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.composition.tree import Tree
-from experiments.console import duration
-from experiments.reports.choices import data_set as in_words
+from datamodules.words import data_set_in_words as in_words
+from datamodules.words import name_of
+from experiments.console import DASH, Grid, duration
+from experiments.evaluation.settings import MaskSettings, read_settings
 from experiments.reports.comparison import Run, Seconds, by_data, measured_grids, times_grid
 from experiments.reports.comparison_pictures import pictures_of
-from experiments.reports.grids import DASH, Grid
 from experiments.reports.pages import html_document, html_grid, html_pictures, markdown_grid, markdown_pictures
 from experiments.runs.files import write_atomically
 from experiments.runs.folder import RunFolder
 from experiments.runs.models import load_model
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import load_node
 
 COMPARISON = "comparison"  # what the JSON of such a report calls itself
 
@@ -39,21 +39,20 @@ def _trainings(runs: Sequence[Run]) -> Grid:
     lines = []
     for run in runs:
         config, record = run.training.config, run.training.folder.record or {}
-        model, data = config["model"]["init_args"], config["data"]["init_args"]
-        size = sum(parameter.numel() for parameter in load_model(run.training, run.training.folder).parameters())
+        model, data = config["model"].get("init_args", {}), config["data"]["init_args"]
+        size = sum(parameter.numel() for parameter in load_model(run.training).parameters())
         steps = f"{record['steps']:,}" if "steps" in record else DASH
-        what = (_class(config["model"]), _class(model["network"]), _class(model.get("guidance")), f"{size:,}")
-        long = (steps, str(data["batch_size"]), f"{data['sample']['size']}", duration(record.get("seconds", 0.0)))
+        parts = [DASH if model.get(part) is None else name_of(model[part]) for part in ("network", "guidance")]
+        crop = (data.get("sample") or {}).get("size", DASH)
+        long = (steps, str(data["batch_size"]), f"{crop}", duration(record.get("seconds", 0.0)))
+        threshold = read_settings(MaskSettings, config["evaluation"]).threshold
         on = ", ".join(map(in_words, data["train"]))
-        lines.append((run.name, run.training.hash, *what, *long, f"{config['evaluation']['threshold']:g}", on))
+        what = (name_of(config["model"]), *parts, f"{size:,}")
+        lines.append((run.name, run.training.hash, *what, *long, f"{threshold:g}", on))
     numbers = ("Parameters", "Steps", "Batch", "Crop (px)", "Time", "Threshold")
     header = ("Run", "Folder", "Method", "Network", "Guidance", *numbers, "Trained on")
     text = "What each run is and what its training cost; the threshold is that of its recipe."
     return Grid("Trainings", header, tuple(lines), text, numbers)
-
-
-def _class(node: Tree | None) -> str:
-    return DASH if node is None else str(node["class_path"]).rpartition(".")[2]
 
 
 def _records(runs: Sequence[Run]) -> Grid:
@@ -128,10 +127,8 @@ def runs_of(tree: Mapping[str, Any]) -> list[Run]:
     """The runs of a report, given as its JSON."""
     found = []
     for each in tree["runs"]:
-        training = load_node(RunFolder(Path(each["folder"])))
-        folders = {data: RunFolder(Path(place)) for data, place in each["evaluations"].items()}
-        nodes = {data: Node("evaluate", at.config["config"], (training,), found=at) for data, at in folders.items()}
-        found.append(Run(each["name"], training, nodes))
+        nodes = {data: load_node(RunFolder(Path(place))) for data, place in each["evaluations"].items()}
+        found.append(Run(each["name"], load_node(RunFolder(Path(each["folder"]))), nodes))
     return found
 
 

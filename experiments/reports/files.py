@@ -12,11 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
-from experiments.curves import click_curves, click_sweep, threshold_curves
-from experiments.reports.click_curves import as_numbers, click_runs
-from experiments.reports.grids import banner, grids, sweeps
+from experiments.console import Choice
+from experiments.pictures import Picture
+from experiments.reports.grids import banner, grids
+from experiments.reports.measured import shown_by_protocol
 from experiments.reports.pages import html_page, markdown_page
-from experiments.reproduction.cells import NOT_RUN, OFF, QUOTED, REDUCED, REPRODUCED, Cell, Choice, Picture, TableResult
+from experiments.reproduction.cells import NOT_RUN, OFF, QUOTED, REDUCED, REPRODUCED, Cell, TableResult
 from experiments.reproduction.tables import Table
 from experiments.runs.records import Records
 
@@ -65,15 +66,28 @@ def as_tree(result: TableResult) -> dict[str, Any]:
     records, table = result.records, result.table
     runs = records.with_parents(result.runs)
     return {
-        "id": table.id, "number": table.number, "title": table.title, "profile": result.profile,
-        "banner": banner(result), "reduction": result.reduction, "seeds": list(result.seeds),
-        "started": result.started, "finished": result.finished, "environment": result.environment,
+        "id": table.id,
+        "number": table.number,
+        "file": None if table.file is None else str(table.file),
+        "title": table.title,
+        "profile": result.profile,
+        "banner": banner(result),
+        "reduction": result.reduction,
+        "seeds": list(result.seeds),
+        "started": result.started,
+        "finished": result.finished,
+        "environment": result.environment,
         "cells": [asdict(cell) for cell in result.cells],
         "choices": {row: [asdict(choice) for choice in choices] for row, choices in result.choices.items()},
         "pictures": [{**asdict(picture), "path": picture.path.as_posix()} for picture in result.pictures],
-        "curves": as_numbers(click_runs(result)),
+        "curves": numbers_of(result),
         "records": {run: {"path": str(records.path(run)), "sha256": records.digest(run)} for run in runs},
-    }  # fmt: skip
+    }
+
+
+def numbers_of(result: TableResult) -> dict[str, Any]:
+    """What the protocols of a table give as numbers beside its cells: curves, by model."""
+    return {name: value for how, measured in shown_by_protocol(result) for name, value in how.numbers(measured).items()}
 
 
 def from_tree(tree: dict[str, Any], table: Table, runs_root: Path) -> TableResult:
@@ -86,7 +100,8 @@ def from_tree(tree: dict[str, Any], table: Table, runs_root: Path) -> TableResul
 
 
 def _cell(tree: dict[str, Any]) -> Cell:
-    lists = {name: tuple(tree[name]) for name in ("runs", "first_runs", "parts", "same_as")}
+    tree = {"before_runs" if name == "first_runs" else name: value for name, value in tree.items()}  # as it was called
+    lists = {name: tuple(tree[name]) for name in ("runs", "before_runs", "parts", "same_as")}
     return Cell(**{**tree, **lists})
 
 
@@ -107,20 +122,9 @@ def _gather(result: TableResult, folder: Path) -> Sequence[Picture]:
 
 
 def _curves(result: TableResult, home: Path) -> Iterator[Picture]:
-    """The curves that the records hold, drawn into `home`: IoU by clicks, IoU by clicks used, IoU by threshold."""
-    clicked = click_runs(result)
-    if clicked:
-        path = click_curves({name: runs.curve for name, runs in clicked.items()}, home / "iou-by-clicks.png")
-        several = any(len(runs.metrics) > 1 for runs in clicked.values())
-        bands = "; bands: ± one standard deviation over seeds" if several else ""
-        yield Picture(f"Mean IoU over objects by number of clicks{bands}.", path)
-    stops = {k: [(c, iou) for (c, _), (iou, _) in runs.sweep.values()] for k, runs in clicked.items() if runs.sweep}
-    if stops:
-        path = click_sweep(stops, home / "iou-by-clicks-used.png")
-        yield Picture("Mean IoU achieved against mean clicks used, a point per target IoU.", path)
-    if curves := sweeps(result):
-        path = threshold_curves(curves, home / "threshold-sweep.png")
-        yield Picture("Mean IoU over objects at other thresholds.", path)
+    """The curves that the records hold, drawn into `home`."""
+    for how, measured in shown_by_protocol(result):
+        yield from how.pictures(measured, home)
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from experiments.console import Choice
 from experiments.curves import learning_curves
+from experiments.pictures import Picture
 from experiments.reports.choices import choices_of
-from experiments.reproduction.cells import Choice, Picture
 from experiments.reproduction.planned import PlannedCell
 from experiments.runs.environment import git_commit
 from experiments.runs.node import Node
@@ -21,8 +22,8 @@ def choices_by_row(cells: Sequence[PlannedCell]) -> dict[str, list[Choice]]:
     """The choices of a row's evaluations, each once: cells of other test sets add what is theirs."""
     found: dict[str, dict[Choice, None]] = {}
     for cell in cells:
-        if cell.second:
-            found.setdefault(cell.row, {}).update(dict.fromkeys(choices_of(cell.second[0])))
+        if cell.after:
+            found.setdefault(cell.row, {}).update(dict.fromkeys(choices_of(cell.after[0])))
     return {row: list(choices) for row, choices in found.items()}
 
 
@@ -34,7 +35,7 @@ def pictures_of(cells: Sequence[PlannedCell], folder: Path, each: int = 4) -> li
     """
     shown: dict[str, tuple[PlannedCell, Node]] = {}
     for cell in cells:
-        for node in cell.second[:1]:
+        for node in cell.after[:1]:
             shown.setdefault(node.hash, (cell, node))
     evaluations = Counter(cell.row for cell, _ in shown.values())
     pictures, trained = [], dict[Path, list[PlannedCell]]()
@@ -46,7 +47,7 @@ def pictures_of(cells: Sequence[PlannedCell], folder: Path, each: int = 4) -> li
             caption = f"IoU {iou} %" if iou else path.stem
             pictures.append(Picture(f"{cell.column}: {caption}" if several else caption, path, cell.row))
     for cell in cells:
-        for node in cell.second[:1]:
+        for node in cell.after[:1]:
             trained.setdefault(node.model.folder.path / "metrics.csv", []).append(cell)
     logs: dict[str, Path] = {}
     for log, users in trained.items():

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from dataclasses import replace
 
-from experiments.console import duration
-from experiments.reports.click_curves import ClickRuns, Spread, click_runs, models_of
-from experiments.reproduction.cells import OFF, QUOTED, REPRODUCED, Cell, TableResult
+from experiments.console import DASH, Grid, duration
+from experiments.evaluation.protocols import protocol
+from experiments.reports.measured import shown_by_protocol
+from experiments.reproduction.cells import OFF, QUOTED, REPRODUCED, Cell, TableResult, main_run
 from experiments.reproduction.tables import Row, Value
 
-DASH = "\N{EN DASH}"
-
 COLUMNS_PER_BLOCK = 6
-
-SHOWN_CLICKS = (0, 1, 2, 3, 5, 10, 15, 20)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A heading, a line that explains, a header and lines of text. `numbers` names the right-aligned columns."""
-
-    title: str
-    header: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    text: str = ""
-    numbers: tuple[str, ...] = ()
 
 
 def grids(result: TableResult) -> list[Grid]:
     """The grids of a report in their order, without the empty ones."""
-    measured = [results_grid(result), *_published(result), *_clicks(result), _sweep(result)]
+    shown = [grid for how, measured in shown_by_protocol(result) for grid in how.grids(measured)]
+    measured = [results_grid(result), *_published(result), *shown]
     behind = [_choices(result), _sources(result), _runs(result)]
     return [_without_empty_end(grid) for grid in [*measured, *behind] if grid.lines]
 
@@ -75,9 +60,17 @@ def results_grid(result: TableResult) -> Grid:
     header = ("Row", *([] if single else ["Column"]), *numbers, "State", "Remark")
     units = sorted({column.unit for column in columns})
     text = f"{table.metric}, in {' and '.join(units)}; measured: mean ± standard deviation over seeds."
+    text += _directions(result)
     if any(row.unverified for row in table.rows):
         text += " † published value from memory or second hand, not verified."
     return Grid("Published and measured", header, tuple(lines), text, numbers)
+
+
+def _directions(result: TableResult) -> str:
+    """Which way is better where that is not the usual one."""
+    specs = [main_run(spec) for row in result.table.rows for spec in row.cells.values()]
+    lower = {spec.metric for spec in specs if spec and not protocol(spec.protocol).metric(spec.metric).higher_is_better}
+    return f" Lower is better: {', '.join(sorted(lower))}." if lower else ""
 
 
 def remark(cell: Cell) -> str:
@@ -143,105 +136,6 @@ def _published(result: TableResult) -> list[Grid]:
     return found
 
 
-def _clicks(result: TableResult) -> list[Grid]:
-    """What the click benchmark found: the curve at some clicks, the targets, the points of a sweep, the time."""
-    found = click_runs(result)
-    return [_curves(found), _targets(found), _stops(found), _times(found)] if found else []
-
-
-def _curves(found: dict[str, ClickRuns]) -> Grid:
-    lasts = {runs.most for runs in found.values()}
-    counts = sorted(lasts | {t for t in SHOWN_CLICKS if any(t in runs.curve for runs in found.values())})
-    names = tuple(map(str, counts))
-    lines = tuple((k, *(_spread(c.get(t)) for t in counts)) for k, c in ((k, runs.curve) for k, runs in found.items()))
-    text = (
-        "Mean IoU (%) over all objects after so many clicks, mean ± standard deviation over seeds. Every object gets "
-        "all clicks; before a method's first mask its IoU is 0."
-    )
-    text += " After 0 clicks there is the start mask." if 0 in counts else ""
-    return Grid("IoU after k clicks", ("Row", *names), lines, text, names)
-
-
-def _targets(found: dict[str, ClickRuns]) -> Grid:
-    """Per row and target the number of clicks: NoC, who never got there, the whole set's."""
-    lines = []
-    for label, runs in found.items():
-        for target in runs.targets:
-            noc, never, integer, between = (
-                runs.values(f"{kind}@{target:g}") for kind in ("noc", "failed", "wholeset_integer", "wholeset")
-            )
-            failed = f"{_number(never, 0)} of {runs.metrics[0]['n']:,}" if never else DASH
-            whole = (_number(integer, 0, runs.most), _number(between, 2, runs.most))
-            lines.append((label, f"{100 * target:g} %", _number(noc, 2), failed, *whole))
-    names = ("NoC", "Never reached", "Whole set", "Whole set, interpolated")
-    most = " or ".join(map(str, sorted({runs.most for runs in found.values()})))
-    text = (
-        "NoC: clicks until an object's IoU is at least the target, mean over objects; an object that never gets there "
-        f"counts {most} and is counted as never reached. Whole set: clicks until the mean IoU over all objects is at "
-        "least the target; papers publish fractions without a formula, ours is linear interpolation."
-    )
-    return Grid("Clicks to reach an IoU", ("Row", "Target", *names), tuple(lines), text, ("Target", *names))
-
-
-def _stops(found: dict[str, ClickRuns]) -> Grid:
-    lines = tuple(
-        (label, f"{100 * target:g} %", _spread(clicks), _spread(iou))
-        for label, runs in found.items()
-        for target, (clicks, iou) in runs.sweep.items()
-    )
-    text = "Every object stops at its first IoU that is at least the target, or at its last click; means over objects."
-    names = ("Clicks used", "IoU achieved (%)")
-    return Grid("IoU achieved by clicks used", ("Row", "Target", *names), lines, text, ("Target", *names))
-
-
-def _times(found: dict[str, ClickRuns]) -> Grid:
-    both = ("seconds_per_click", "overhead_per_click")
-    timed = {label: [runs.values(name) for name in both] for label, runs in found.items()}
-    lines = tuple((label, *(_number(each, 4) for each in times)) for label, times in timed.items() if all(times))
-    names = ("Network", "Everything else")
-    text = "Mean over objects: the forward pass; the rest, that is simulating the click, pasting and scoring."
-    return Grid("Seconds per click", ("Row", *names), lines, text, names)
-
-
-def _number(values: Sequence[float | None], digits: int, most: int = 0) -> str:
-    """Values of several seeds; '>20' where one seed never got there, a dash where nobody measured."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return f">{most}"
-    if not known:
-        return DASH
-    whole = digits == 0 and len(set(known)) > 1  # the mean of whole numbers is none
-    return _spread((fmean(known), stdev(known) if len(known) > 1 else None), 1 if whole else digits)
-
-
-def _spread(point: Spread | None, digits: int = 2) -> str:
-    if point is None:
-        return DASH
-    mean, std = point
-    return f"{mean:,.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
-
-
-def _sweep(result: TableResult) -> Grid:
-    swept = sweeps(result)
-    thresholds = sorted({threshold for curve in swept.values() for threshold in curve})
-    names = tuple(f"{threshold:g}" for threshold in thresholds)
-    lines = tuple((k, *(f"{c[t]:.2f}" if t in c else DASH for t in thresholds)) for k, c in swept.items())
-    text = "Mean IoU (%) at other thresholds. For comparison only: no threshold is chosen on an evaluation set."
-    return Grid("Threshold sweep", ("Row", *names), lines, text, names)
-
-
-def sweeps(result: TableResult) -> dict[str, dict[float, float]]:
-    """Per row, and per model of a pair, the mean IoU (%) by threshold, where the records hold it."""
-    found: dict[str, dict[float, float]] = {}
-    for cell in result.measured_cells():
-        for label, runs in models_of(cell):
-            curve = result.records.sweep(runs)
-            taken = label in found and found[label] != curve
-            if len(curve) > 1:
-                found[f"{label} ({cell.row}, {cell.column})" if taken else label] = curve
-    return found
-
-
 def _choices(result: TableResult) -> Grid:
     """Each choice once, with the rows it was made for."""
     made: dict[tuple[str, str, str], list[str]] = {}
@@ -275,7 +169,7 @@ def _runs(result: TableResult) -> Grid:
     records = result.records
     users: dict[str, list[str]] = {}
     for cell in result.measured_cells():
-        for run in records.with_parents([*cell.first_runs, *cell.runs]):
+        for run in records.with_parents([*cell.before_runs, *cell.runs]):
             users.setdefault(run, [])
             users[run] += [cell.row] if cell.row not in users[run] else []
     lines = []

@@ -9,16 +9,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from experiments.console import duration
-from experiments.reports.grids import Grid, banner, grids
-from experiments.reproduction.cells import QUOTED, Picture, TableResult
+from experiments.console import Grid, duration
+from experiments.pictures import Picture
+from experiments.reports.grids import banner, grids
+from experiments.reproduction.cells import QUOTED, TableResult
 
 STYLE = Path(__file__).with_name("report.css").read_text()
-
-SMALL = {
-    "As published", "IoU after k clicks", "Clicks to reach an IoU", "IoU achieved by clicks used", "Seconds per click",
-    "Threshold sweep", "Choices", "Where the published values were found", "Run records",
-}  # fmt: skip
 
 WIDTHS = {"threshold-sweep.png": 760, "iou-by-clicks.png": 900, "iou-by-clicks-used.png": 900}
 
@@ -114,7 +110,7 @@ def markdown_grid(grid: Grid) -> str:
     return f"## {grid.title}\n\n" + (f"{grid.text}\n\n" if grid.text else "") + body
 
 
-def html_grid(grid: Grid) -> str:
+def html_grid(grid: Grid, small: bool = False) -> str:
     """The same as HTML."""
 
     def kind(name: str) -> str:
@@ -131,11 +127,11 @@ def html_grid(grid: Grid) -> str:
 
     head = "".join(f'<th class="{kind(name)}">{escape(name)}</th>' for name in grid.header)
     body = "\n".join(map(line, grid.lines))
-    small = " small" if grid.title in SMALL else ""
+    size = " small" if small else ""
     records = " records" if grid.title == "Run records" else ""
     return f"""<h2>{escape(grid.title)}</h2>
 <p class="text">{escape(grid.text)}</p>
-<div class="scroll{small}{records}"><table>
+<div class="scroll{size}{records}"><table>
 <thead><tr>{head}</tr></thead>
 <tbody>
 {body}

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
+from experiments.console import Choice
+from experiments.evaluation.protocols import protocol_of_record
+from experiments.pictures import Picture
 from experiments.reproduction.specs import Pair, RunSpec
 from experiments.reproduction.tables import Table, Value
 from experiments.runs.records import Records
@@ -24,7 +27,7 @@ TOLERANCE = {"clicks": 0.1, "fraction": 0.005}  # in the unit of the column; eve
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of a table. `runs` has one evaluation per seed; of a difference, `first_runs` has those subtracted."""
+    """One value of a table. `runs` has one evaluation per seed; of a difference, `before_runs` has those subtracted."""
 
     row: str
     column: str
@@ -35,7 +38,7 @@ class Cell:
     metric: str = ""
     scale: float = 1.0
     runs: tuple[str, ...] = ()
-    first_runs: tuple[str, ...] = ()
+    before_runs: tuple[str, ...] = ()
     measured: float | None = None  # mean over seeds
     std: float | None = None  # over seeds, None with one seed
     n_objects: int | None = None
@@ -48,24 +51,6 @@ class Cell:
     @property
     def n_seeds(self) -> int:
         return len(self.runs)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A decision behind a row that the paper leaves open or contradicts: reading, threshold, batch norm, weights."""
-
-    name: str
-    value: str
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG for the report, of one row or (row empty) of the whole table."""
-
-    caption: str
-    path: Path
-    row: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +75,7 @@ class TableResult:
     @property
     def runs(self) -> list[str]:
         """The evaluations of all cells, in reading order."""
-        return list(dict.fromkeys(run for cell in self.cells for run in (*cell.first_runs, *cell.runs)))
+        return list(dict.fromkeys(run for cell in self.cells for run in (*cell.before_runs, *cell.runs)))
 
     def measured_cells(self) -> Iterator[Cell]:
         return (cell for cell in self.cells if cell.runs)
@@ -111,51 +96,73 @@ def judge(published: Value, measured: Value, std: float | None, unit: str, profi
 
 def measure(
     table: Table, row: str, column: str, runs: Sequence[str], records: Records, profile: str, *,
-    first_runs: Sequence[str] = (), metric: str = "", scale: float | None = None, reason: str = "",
+    before_runs: Sequence[str] = (), metric: str = "", scale: float | None = None, reason: str = "",
 ) -> Cell:  # fmt: skip
     """The cell of these evaluations, one per seed, computed from their records.
 
     Args:
         runs: hashes of the evaluations; of a pair, those of its second model.
-        first_runs: of a pair, the evaluations of its first model, in the same order of seeds.
+        before_runs: of a pair, the evaluations of its first model, in the same order of seeds.
         metric, scale: which entry of the records' metrics, and its factor; default: as the table file says.
         reason: anything the reader must know, such as "made by older code".
     """
     spec = main_run(table.row(row).cells.get(column))
     metric, scale = _metric(spec, metric, scale, f"{table.id}, {row}, {column}")
-    if first_runs and len(first_runs) != len(runs):
-        raise ValueError(f"{row}: {len(first_runs)} seeds of the first model, {len(runs)} of the second; need as many")
+    if before_runs and len(before_runs) != len(runs):
+        raise ValueError(f"{row}: {len(before_runs)} seeds of the first model, {len(runs)} of the second; need as many")
     if not runs:
         raise ValueError(f"{row}, {column}: no runs given; say why with `not_run`")
     published, unit = table.row(row).published.get(column), table.column(column).unit
-    found = {run: records.metric(run, metric) for run in (*runs, *first_runs)}
+    found = {run: records.metric(run, metric) for run in (*runs, *before_runs)}
     if None in found.values():  # one seed without a number leaves a mean without meaning
-        most, target = records.most_clicks(runs[0]), metric.partition("@")[2]
-        state = judge(published, f">{most}", None, unit, profile)
+        shown, why = protocol_of_record(records.read(runs[0])).without_number(metric, records.read(runs[0])["metrics"])
+        state = judge(published, shown, None, unit, profile)
         lost, seeds = sum(found[run] is None for run in runs), len(runs)
         which = f"with {lost} of {seeds} seeds " if 0 < lost < seeds else ""
-        why = f"{which}the mean IoU stays below {100 * float(target or 1):g} % within {most} clicks"
         return Cell(
-            row, column, unit, published, state, "; ".join(filter(None, [why, reason])), metric, scale, tuple(runs),
-            tuple(first_runs), n_objects=records.read(runs[0])["metrics"].get("n"), never=f">{most}",
-            seconds=records.seconds([*first_runs, *runs]),
-        )  # fmt: skip
-    values, first = ([scale * float(found[run] or 0) for run in part] for part in (runs, first_runs))
-    parts = (fmean(first), fmean(values)) if first else ()
-    values = [b - a for a, b in zip(first, values)] if first else values
+            row=row,
+            column=column,
+            unit=unit,
+            published=published,
+            state=state,
+            reason="; ".join(filter(None, [which + why, reason])),
+            metric=metric,
+            scale=scale,
+            runs=tuple(runs),
+            before_runs=tuple(before_runs),
+            n_objects=records.read(runs[0])["metrics"].get("n"),
+            never=shown,
+            seconds=records.seconds([*before_runs, *runs]),
+        )
+    values, before = ([scale * float(found[run] or 0) for run in part] for part in (runs, before_runs))
+    parts = (fmean(before), fmean(values)) if before else ()
+    values = [b - a for a, b in zip(before, values)] if before else values
     mean, std = fmean(values), stdev(values) if len(values) > 1 else None
     state = judge(published, mean, std, unit, profile)
-    if state == REPRODUCED and tuple(runs) == tuple(first_runs):
+    if state == REPRODUCED and tuple(runs) == tuple(before_runs):
         state = OFF  # the gain of a model over itself is 0, which reproduces nothing
-    sizes = [records.read(run)["metrics"].get("n") for run in (*runs, *first_runs)]
+    sizes = [records.read(run)["metrics"].get("n") for run in (*runs, *before_runs)]
     if len(set(sizes)) > 1:
         unequal = f"numbers of objects differ between runs: {', '.join(sorted(map(str, set(sizes))))}"
         reason = "; ".join(filter(None, [reason, unequal]))
     return Cell(
-        row, column, unit, published, state, reason, metric, scale, tuple(runs),
-        tuple(first_runs), mean, std, sizes[0], mean - published if isinstance(published, int | float) else None,
-        records.seconds([*first_runs, *runs]), parts,
-    )  # fmt: skip
+        row=row,
+        column=column,
+        unit=unit,
+        published=published,
+        state=state,
+        reason=reason,
+        metric=metric,
+        scale=scale,
+        runs=tuple(runs),
+        before_runs=tuple(before_runs),
+        measured=mean,
+        std=std,
+        n_objects=sizes[0],
+        difference=mean - published if isinstance(published, int | float) else None,
+        seconds=records.seconds([*before_runs, *runs]),
+        parts=parts,
+    )
 
 
 def not_run(table: Table, row: str, column: str, reason: str) -> Cell:
@@ -202,16 +209,16 @@ def _same_runs(cell: Cell, cells: Sequence[Cell]) -> tuple[str, ...]:
         return ()
 
     def identity(of: Cell) -> tuple[object, ...]:
-        return of.column, of.metric, of.runs, of.first_runs
+        return of.column, of.metric, of.runs, of.before_runs
 
-    both = (cell.row,) if cell.runs == cell.first_runs else ()
+    both = (cell.row,) if cell.runs == cell.before_runs else ()
     others = (other.row for other in cells if other.row != cell.row and identity(other) == identity(cell))
     return (*both, *others)
 
 
 def main_run(spec: RunSpec | Pair | None) -> RunSpec | None:
-    """The run whose metric a cell shows: of a pair, the second."""
-    return spec.second if isinstance(spec, Pair) else spec
+    """The run whose metric a cell shows: of a pair, the one after the gain."""
+    return spec.after if isinstance(spec, Pair) else spec
 
 
 def _metric(spec: RunSpec | None, metric: str, scale: float | None, where: str) -> tuple[str, float]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.composition.compose import compose
 from experiments.composition.merging import parse_override
 from experiments.composition.tree import Tree
+from experiments.evaluation.protocols import STUDIES
 from experiments.reproduction.cells import main_run
-from experiments.reproduction.specs import STUDIES, DataSet, Pair, RunSpec, slug
+from experiments.reproduction.specs import Pair, RowData, RunSpec, slug
 from experiments.reproduction.tables import load_table
 from experiments.runs.folder import RunFolder, runs_root
+from experiments.runs.identity import without_starts
 from experiments.runs.naming import NAMING, named_runs
 from experiments.runs.node import Node, load_node
 
@@ -38,12 +40,17 @@ class NoData(ValueError):
 
 @dataclass(frozen=True)
 class BuiltOn:
-    """The runs that a row needs besides its own: `start`, whose weights its training continues; `first`, which predicts
-    before it; and those that its data are listed or labelled by, in the order of `RunSpec.data`, None where by none."""
+    """The runs that a row needs besides its own.
 
-    start: Node | None = None
+    Args:
+        parents: those that its training builds on, by role: `start`, whose weights it goes on from, and others.
+        lists: those that its data are listed or labelled by, in the order of `RunSpec.data`, None where by none.
+        first_stage: the one that predicts before it.
+    """
+
+    parents: Mapping[str, Node] = field(default_factory=dict)
     lists: tuple[Node | None, ...] = ()
-    first: Node | None = None
+    first_stage: Node | None = None
 
     def listing(self, specs: Sequence[Any]) -> tuple[Node, ...]:
         """The runs that these data name, a row's own or any of the store: the command line may have replaced them."""
@@ -60,23 +67,28 @@ class BuiltOn:
 
 def built_on(spec: RunSpec, conditions: Conditions, seed: int) -> BuiltOn:
     """What a row builds on. Raises NoData when a run cannot be named because its data are not there."""
-    start, first = (
-        evaluation_node(other, conditions, seed).model if other else None for other in (spec.start, spec.first)
+
+    def model(other: RunSpec) -> Node:
+        return evaluation_node(other, conditions, seed).model
+
+    return BuiltOn(
+        {role: model(other) for role, other in spec.parents.items()},
+        tuple(_naming_node(data, conditions, seed) for data in spec.data),
+        model(spec.first_stage) if spec.first_stage else None,
     )
-    return BuiltOn(start, tuple(_naming_node(data, conditions, seed) for data in spec.data), first)
 
 
-def _naming_node(data: DataSet, conditions: Conditions, seed: int) -> Node | None:
+def _naming_node(data: RowData, conditions: Conditions, seed: int) -> Node | None:
     """The run that lists or labels the objects of a data set."""
     by = data.labelled if data.hard is None else data.hard.by
     if by is None:
         return None
     kept = [text for text in conditions.overrides if parse_override(text)[0] != "evaluation.test"]  # of the row itself
     evaluation = evaluation_node(by, replace(conditions, overrides=tuple(kept)), seed)
-    node = Node("label", evaluation.config, evaluation.parents)
+    node = replace(evaluation, kind="label")
     if data.hard is not None:
         rule = {"metric": data.hard.metric, "below": data.hard.below}
-        node = Node("select", evaluation.config, (evaluation,), rule=rule)
+        node = Node("select", evaluation.config, {"evaluation": evaluation}, rule=rule)
     check_data([node])
     return node
 
@@ -110,9 +122,7 @@ def compose_row(spec: RunSpec, conditions: Conditions, seed: int, lists: Sequenc
 
 def continued(tree: Tree) -> Tree:
     """The tree of a training that starts from another run's weights: it asks for no others."""
-    network = tree["model"]["init_args"]["network"]["init_args"]
-    network.update({"pretrained": False} if "pretrained" in network else {})
-    return tree
+    return {**tree, "model": without_starts(tree["model"])}
 
 
 def evaluation_node(spec: RunSpec, conditions: Conditions, seed: int) -> Node:
@@ -133,8 +143,7 @@ def evaluation_node(spec: RunSpec, conditions: Conditions, seed: int) -> Node:
 
 def training_node(config: Tree, base: BuiltOn) -> Node:
     """The training of a composed tree, after all that it builds on."""
-    first = () if base.start is None else (base.start,)
-    return Node("train", config, (*first, *base.listing(config["data"]["init_args"]["train"])))
+    return Node("train", config, base.parents, base.listing(config["data"]["init_args"]["train"]))
 
 
 def evaluation_of(model: Node, base: BuiltOn, test: Sequence[Any] | None = None) -> Node:
@@ -142,8 +151,8 @@ def evaluation_of(model: Node, base: BuiltOn, test: Sequence[Any] | None = None)
     config = model.config
     if test is not None:
         config = {**config, "evaluation": {**config["evaluation"], "test": list(test)}}
-    first = () if base.first is None else (base.first,)
-    return Node("evaluate", config, (model, *first, *base.listing(config["evaluation"]["test"])))
+    stages = {"model": model} | ({} if base.first_stage is None else {"first_stage": base.first_stage})
+    return Node("evaluate", config, stages, base.listing(config["evaluation"]["test"]))
 
 
 def find_spec(reference: str) -> RunSpec:
@@ -158,8 +167,8 @@ def find_spec(reference: str) -> RunSpec:
         for cell in row.cells.values():
             if isinstance(cell, Pair):
                 first, _, second = row.label.partition(" -> ")
-                specs.setdefault(slug(first), cell.first)
-                specs.setdefault(slug(second), cell.second)
+                specs.setdefault(slug(first), cell.before)
+                specs.setdefault(slug(second), cell.after)
             else:
                 specs.setdefault(slug(row.label), cell)
     if wanted not in specs:
@@ -170,11 +179,11 @@ def find_spec(reference: str) -> RunSpec:
 
 
 def nodes_of(cell: RunSpec | Pair, conditions: Conditions, seeds: Sequence[int]) -> tuple[list[Node], list[Node]]:
-    """The evaluations of a cell, one per seed and value of `over`, and for a pair those of its first model."""
+    """The evaluations of a cell, one per seed and value of `over`, and of a pair those of its model before."""
     spec = main_run(cell)
     assert spec is not None
 
     def repeated(spec: RunSpec) -> list[Node]:
         return [evaluation_node(one, conditions, seed) for seed in seeds for one in spec.repeated]
 
-    return repeated(spec), repeated(cell.first) if isinstance(cell, Pair) else []
+    return repeated(spec), repeated(cell.before) if isinstance(cell, Pair) else []

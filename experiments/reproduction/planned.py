@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from experiments.composition.merging import parse_override
-from experiments.reproduction.cells import Cell, measure, not_run
+from experiments.evaluation.evaluate import protocol_of
+from experiments.reproduction.cells import Cell, main_run, measure, not_run
 from experiments.reproduction.plan import Conditions, NoData, check_data, nodes_of
 from experiments.reproduction.tables import Table
 from experiments.runs.environment import git_commit
-from experiments.runs.identity import NOT_IDENTITY
+from experiments.runs.identity import ASIDE, MACHINE, wanted_starts
 from experiments.runs.node import Node
 from experiments.runs.records import Records
+
+# Values that change no result, by section: a table with them typed is still the published one.
+HARMLESS = {"trainer": MACHINE, "data": (*ASIDE, "val", "val_batch_size"), "evaluation": ("batch_size",)}
 
 
 class PlannedCell:
@@ -20,15 +25,16 @@ class PlannedCell:
     def __init__(self, table: Table, row: str, column: str, conditions: Conditions, seeds: Sequence[int]) -> None:
         self.row, self.column, self.problem = row, column, ""
         try:  # naming a run opens its data: what is missing or broken is known before anything is trained
-            self.second, self.first = nodes_of(table.row(row).cells[column], conditions, seeds)
+            self.after, self.before = nodes_of(table.row(row).cells[column], conditions, seeds)
             check_data(self.nodes)
         except NoData as error:
-            self.problem, self.second, self.first = str(error), [], []
+            self.problem, self.after, self.before = str(error), [], []
+        check_metric(table, row, column, self.after)
 
     @property
     def nodes(self) -> list[Node]:
         """All its evaluations."""
-        return [*self.first, *self.second]
+        return [*self.before, *self.after]
 
     def result(self, table: Table, records: Records, profile: str) -> Cell:
         """The cell as measured."""
@@ -38,8 +44,8 @@ class PlannedCell:
             return not_run(table, self.row, self.column, reason)
         notes = filter(None, [older_code(self.nodes), random_start(self.nodes)])
         return measure(
-            table, self.row, self.column, [node.hash for node in self.second], records, profile,
-            first_runs=[node.hash for node in self.first], reason="; ".join(notes),
+            table, self.row, self.column, [node.hash for node in self.after], records, profile,
+            before_runs=[node.hash for node in self.before], reason="; ".join(notes),
         )  # fmt: skip
 
 
@@ -53,10 +59,25 @@ def older_code(nodes: Sequence[Node]) -> str:
 def random_start(nodes: Sequence[Node]) -> str:
     """A note when a training was to start from pretrained weights and there were none."""
     for training in (run for node in nodes for run in node.with_ancestors() if run.kind == "train"):
-        wanted = training.config["model"]["init_args"]["network"]["init_args"].get("pretrained")
+        wanted = wanted_starts(training.config["model"])
         if wanted and str((training.folder.record or {}).get("initial_weights")).startswith("random"):
-            return f"started from random weights: {wanted} was not there"
+            return f"started from random weights: {', '.join(map(str, wanted.values()))} was not there"
     return ""
+
+
+def check_metric(table: Table, row: str, column: str, nodes: Sequence[Node]) -> None:
+    """Raises ValueError when the evaluations of a cell will not measure what it shows: before they are made."""
+    spec = main_run(table.row(row).cells[column])
+    assert spec is not None
+    for node in nodes[:1]:
+        how, settings = protocol_of(node.config)
+        measured = how.measures(settings)
+        if measured is not None and spec.metric not in measured:
+            near = difflib.get_close_matches(spec.metric, measured, n=1, cutoff=0.4) or sorted(measured)
+            raise ValueError(
+                f"{table.id}, {row}, {column}: protocol {spec.protocol} does not measure {spec.metric!r} with these "
+                f"values; nearest: {', '.join(near)}"
+            )
 
 
 def changed_values(overrides: Sequence[str]) -> list[str]:
@@ -70,7 +91,6 @@ def changed_values(overrides: Sequence[str]) -> list[str]:
             option = {"seed": "--seeds", "profile": "--profile"}.get(key, "the table file: a row says its reading")
             raise ValueError(f"{key} cannot be typed as a value of a table; use {option}")
         group, _, name = key.replace("init_args.", "").partition(".")
-        harmless = key in ("threads", "channels_last") or name in NOT_IDENTITY.get(group, ())
-        if not harmless or key == "evaluation.test":
+        if key not in ("threads", "channels_last") and name not in HARMLESS.get(group, ()):
             changed.append(f"{key}={value}")
     return changed

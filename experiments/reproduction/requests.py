@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.composition.compose import compose
 from experiments.composition.tree import Tree
@@ -18,6 +18,7 @@ from experiments.reproduction.plan import (
     row_values,
     training_node,
 )
+from experiments.runs.models import finished_training
 from experiments.runs.node import Node
 
 ALONE = BuiltOn()  # what is no row of a table builds on nothing
@@ -56,7 +57,9 @@ class FitRequest:
             base = built_on(spec, Conditions(config["profile"], (*same, *typed)), config["seed"])
             config = composed(base.lists)
             config = continued(config) if spec.start else config
-        return cls(config, base, test=not options.no_test)
+        given = dict(_parent(text) for text in options.parent)
+        config = continued(config) if "start" in given else config
+        return cls(config, replace(base, parents={**base.parents, **given}), test=not options.no_test)
 
     @property
     def training(self) -> Node:
@@ -79,5 +82,20 @@ def fit_parser(description: str = "") -> argparse.ArgumentParser:
     parser.add_argument("--reading", help="`paper` or `code`: which of the two where they contradict")
     parser.add_argument("--profile", help="`paper`, `quick`, `small` or `miniature`")
     parser.add_argument("--row", help="a table's row, e.g. dextr-3/aspp (experiments/tables)")
+    parser.add_argument(
+        "--parent",
+        action="append",
+        default=[],
+        metavar="ROLE=RUN",
+        help="a finished run to build on; start=RUN goes on from its weights; a method may take others, extractor=RUN",
+    )
     parser.add_argument("--no-test", action="store_true", help="train only")
     return parser
+
+
+def _parent(text: str) -> tuple[str, Node]:
+    """`extractor=3f2a` as the role and the finished training. Raises ValueError for what is none."""
+    role, equals, reference = text.partition("=")
+    if not equals:
+        raise ValueError(f"--parent is written ROLE=RUN, e.g. start=3f2a, got {text!r}")
+    return role, finished_training(reference)

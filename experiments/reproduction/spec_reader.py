@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from datamodules.selection import Selection
-from experiments.reproduction.specs import METRICS, STUDIES, DataSet, Hard, Pair, RunSpec, check_keys, named, slug
+from experiments.evaluation.protocols import STUDIES, protocol_names
+from experiments.reproduction.specs import Hard, Pair, RowData, RunSpec, check_keys, named, slug
 
 FOLDER = Path(__file__).parents[1] / "tables"
 
@@ -46,24 +47,32 @@ class RunReader:
         if full.get("protocol") in STUDIES:
             full.setdefault("train", [])
         check_keys(full, {"recipe", "reading", "train", "test", "protocol", "differs"},
-                    {"metric", "scale", "start", "first", "over", "released"}, self.where)  # fmt: skip
-        named(full["protocol"], METRICS, f"{self.where}: no protocol")
+                    {"metric", "scale", "start", "parents", "first", "over", "released"}, self.where)  # fmt: skip
+        named(full["protocol"], protocol_names(), f"{self.where}: no protocol")
         if full["reading"] not in ("paper", "code"):
             raise ValueError(f"{self.where}: reading is {full['reading']!r}; expected paper or code")
         over = full.get("over", {})
         if not all(isinstance(values, list) and values for values in over.values()):
             raise ValueError(f"{self.where}: over is {over!r}; expected a list of values for each key")
-        metric, scale = METRICS[full["protocol"]]
+        built_on = {**({"start": full["start"]} if "start" in full else {}), **full.get("parents", {})}
         return RunSpec(
-            full["recipe"], full["reading"], tuple(map(self.data_set, full["train"])), self.data_set(full["test"]),
-            full["protocol"], full.get("metric", metric), float(full.get("scale", scale)), full["differs"],
-            self.other(full["start"]) if "start" in full else None, full.get("released", False),
-            self.other(full["first"]) if "first" in full else None, over,
-        )  # fmt: skip
+            recipe=full["recipe"],
+            reading=full["reading"],
+            train=tuple(map(self.data_set, full["train"])),
+            test=self.data_set(full["test"]),
+            protocol=full["protocol"],
+            own_metric=full.get("metric", ""),
+            own_scale=float(full["scale"]) if "scale" in full else None,
+            differs=full["differs"],
+            parents={role: self.other(label) for role, label in built_on.items()},
+            first_stage=self.other(full["first"]) if "first" in full else None,
+            released=full.get("released", False),
+            over=over,
+        )
 
-    def data_set(self, tree: str | dict[str, Any]) -> DataSet:
+    def data_set(self, tree: str | dict[str, Any]) -> RowData:
         if isinstance(tree, str):
-            return DataSet(tree)
+            return RowData(tree)
         part = {key: value for key, value in tree.items() if key not in ("name", *BUILDS_ON)}
         known = {*BUILDS_ON} | {f.name for f in fields(Selection)} - {"listed"}
         check_keys(tree, {"name"}, known, f"{self.where}, data")
@@ -72,11 +81,11 @@ class RunReader:
         test = {"name": tree["name"], **part}
         if "labelled" in tree:
             check_keys(tree["labelled"], {"by"}, set(), f"{self.where}, labelled")
-            return DataSet(tree["name"], part, labelled=self.other(tree["labelled"]["by"], test))
+            return RowData(tree["name"], part, labelled=self.other(tree["labelled"]["by"], test))
         if "hard" not in tree:
-            return DataSet(tree["name"], part)
+            return RowData(tree["name"], part)
         check_keys(tree["hard"], {"below", "by"}, {"metric"}, f"{self.where}, hard")
-        return DataSet(tree["name"], part, Hard(**{**tree["hard"], "by": self.other(tree["hard"]["by"], test)}))
+        return RowData(tree["name"], part, Hard(**{**tree["hard"], "by": self.other(tree["hard"]["by"], test)}))
 
     def other(self, label: str, test: dict[str, Any] | None = None) -> RunSpec:
         """The model of another row, to be tested on a data set; without one on its own, all of it as it is."""

@@ -9,19 +9,11 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-METRICS = {  # protocol -> the entry of a record's metrics that a cell shows, and what it is multiplied by
-    "object_iou": ("mean_iou", 100.0),
-    "grabcut_error": ("error_rate", 100.0),
-    "clicks": ("noc@0.85", 1.0),
-    "oracle": ("mean_iou", 100.0),
-    "focus": ("mean_shift", 1.0),
-}
-
-STUDIES = ("focus",)  # protocols that need no network, and so no training data
+from experiments.evaluation.protocols import protocol
 
 
 @dataclass(frozen=True)
-class DataSet:
+class RowData:
     """What a model is trained or tested on: a data set of the catalog, which part (see Selection), hard for whom.
 
     `labelled` is the model whose predictions, on this part, stand in for its masks.
@@ -46,23 +38,42 @@ class Hard:
 class RunSpec:
     """One trained and evaluated model: the recipe, what differs from it, the data, the protocol and the metric.
 
-    `start` is the model whose training it continues, `first` the one that predicts before it and finds its inside
-    points. `released` says that the authors have published this row's model, so that its weights may stand in for a
-    training. `over`: it is evaluated once for each of these values (of each key, in every combination).
+    Args:
+        own_metric, own_scale: of the records, where a table shows another one than the protocol's first.
+        parents: the models that its training builds on, by role: `start`, which it goes on from, or what its method
+            takes, such as an `extractor`.
+        first_stage: the model that predicts before it and finds its inside points.
+        released: the authors have published this row's model, so that its weights may stand in for a training.
+        over: it is evaluated once for each of these values (of each key, in every combination).
     """
 
     recipe: str
     reading: str
-    train: tuple[DataSet, ...]
-    test: DataSet
+    train: tuple[RowData, ...]
+    test: RowData
     protocol: str
-    metric: str
-    scale: float
+    own_metric: str = ""
+    own_scale: float | None = None
     differs: Mapping[str, Any] = field(default_factory=dict)
-    start: RunSpec | None = None
+    parents: Mapping[str, RunSpec] = field(default_factory=dict)
+    first_stage: RunSpec | None = None
     released: bool = False
-    first: RunSpec | None = None
     over: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The entry of a record's metrics that a cell shows."""
+        return self.own_metric or str(protocol(self.protocol).metrics[0].name)
+
+    @property
+    def scale(self) -> float:
+        """What it is multiplied by."""
+        return float(protocol(self.protocol).metric(self.metric).scale) if self.own_scale is None else self.own_scale
+
+    @property
+    def start(self) -> RunSpec | None:
+        """The model whose training it continues."""
+        return self.parents.get("start")
 
     @property
     def repeated(self) -> list[RunSpec]:
@@ -73,17 +84,17 @@ class RunSpec:
         ]
 
     @property
-    def data(self) -> tuple[DataSet, ...]:
+    def data(self) -> tuple[RowData, ...]:
         """The training data, then the test set."""
         return (*self.train, self.test)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models of which a cell shows the gain of the second over the first."""
+    """Two models of which a cell shows the gain; `first` and `second` in a table's file."""
 
-    first: RunSpec
-    second: RunSpec
+    before: RunSpec
+    after: RunSpec
 
 
 def slug(label: str) -> str:

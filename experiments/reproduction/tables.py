@@ -70,6 +70,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    file: Path | None = None  # where it lies outside of the suite
 
     def row(self, label: str) -> Row:
         return named(label, {row.label: row for row in self.rows}, f"{self.id} has no row")
@@ -84,7 +85,14 @@ class Table:
 
 
 def load_table(ref: str) -> Table:
-    """The table called by its number (`4`) or its id (`dextr-4`). Raises ValueError naming the nearest ones."""
+    """The table called by its number (`4`), its id (`dextr-4`) or, outside of the suite, the path of its file.
+
+    Raises ValueError naming the nearest ones.
+    """
+    if str(ref).endswith((".yaml", ".yml")):
+        if not Path(ref).is_file():
+            raise ValueError(f"no table file at {ref}")
+        return read_table(Path(ref).absolute())
     known = {**{table.id: table for table in tables()}, **{str(table.number): table for table in tables()}}
     if str(ref) in known:
         return known[str(ref)]
@@ -110,8 +118,10 @@ def tables(folder: Path = FOLDER) -> tuple[Table, ...]:
 
 def read_table(path: Path) -> Table:
     """One table file, checked: known keys, one name per row, every column used, own rows complete."""
-    tree = yaml.safe_load(path.read_text())
-    where = path.name
+    tree, where = yaml.safe_load(path.read_text()), path.name
+    elsewhere = path.parent != FOLDER
+    if elsewhere:
+        _recipes_beside(tree, path.parent)
     check_keys(tree, {"number", "id", "paper", "title", "datasets", "metric", "unit", "columns", "rows"},
                 {"units", "quoted_columns", "notes", "recipe", "reading", "run", "columns_run"}, where)  # fmt: skip
     if broken := [note for note in tree.get("notes", []) if not isinstance(note, str)]:
@@ -128,8 +138,26 @@ def read_table(path: Path) -> Table:
     rows = tuple(_row(row, tree, columns, where) for row in tree["rows"])
     if unused := [c.name for c in columns if not any(c.name in row.published for row in rows)]:
         raise ValueError(f"{where}: no row has a value or a null for column {unused[0]!r}")
-    return Table(tree["number"], tree["id"], tree["paper"], tree["title"], tuple(tree["datasets"]), tree["metric"],
-                 columns, rows, tuple(tree.get("notes", ())))  # fmt: skip
+    return Table(
+        number=tree["number"],
+        id=tree["id"],
+        paper=tree["paper"],
+        title=tree["title"],
+        datasets=tuple(tree["datasets"]),
+        metric=tree["metric"],
+        columns=columns,
+        rows=rows,
+        notes=tuple(tree.get("notes", ())),
+        file=path if elsewhere else None,
+    )
+
+
+def _recipes_beside(tree: dict[str, Any], folder: Path) -> None:
+    """A recipe's file may lie beside the table's own: named from there, in place."""
+    for part in (tree, *tree.get("rows", ())):
+        recipe = str(part.get("recipe", ""))
+        if recipe.endswith((".yaml", ".yml")) and (folder / recipe).is_file():
+            part["recipe"] = str(folder / recipe)
 
 
 def _row(tree: dict[str, Any], table: dict[str, Any], columns: tuple[Column, ...], where: str) -> Row:

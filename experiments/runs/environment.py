@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "opencv-python-headless", "albumentations")
 
 
-def is_first_process() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process speaks for its group: the only one, or rank 0 of several."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 

@@ -1,46 +1,139 @@
-"""What determines a run's result, and so its name."""
+"""What determines a run's result, and so its name: classes by name and behaviour, files by content, nothing of places.
+
+A class of the suite is known by its name and its `behaviour`, not by the module it lies in: moving it renames no run.
+A class says of itself what a tree alone cannot say: `files`, the arguments that name files; `training_only` and
+`starts` of a LightningModule; `shapes_training` and `shapes_evaluation` of a DataModule.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
 from experiments.runs.files import file_digest
+from lightning_modules.networks.pretrained import find_pretrained
 
-# What does not determine a result: where and on what a run is made, and what only shows its progress.
-NOT_IDENTITY = {
-    # sync_batchnorm: several processes then see the statistics that one would; the record says what was done
-    "trainer": ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "sync_batchnorm"),
-    "data": ("workers", "root", "val", "val_batch_size"),
-    "evaluation": ("test", "batch_size", "study"),
-    "weights": (
-        "loss",
-        "optimizer",
-        "schedule",
-        "head_lr_factor",
-        "iteration",
-        "corrections",
-        "jitter",
-        "side_weight",
-        "last_side_factor",
-        "rounds",
-        "pause",
-        "rule",
-        "good_enough",
-    ),
-}
-
-TEST_ONLY = ("test_points", "test_interpolation", "test_view", "long_side")  # of a sample: they belong to evaluations
+OWN = ("datamodules", "lightning_modules", "experiments")
+# Of a trainer: where and on what a run is made, and what only shows its progress. sync_batchnorm is among them since
+# several processes then see the statistics that one would; the record says what was done.
+MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "sync_batchnorm")
+ASIDE = ("workers", "root")  # of a DataModule that does not say itself what shapes its results
 
 
-def by_content(value: Any) -> Any:
-    """A class that reads a file, of what people clicked, is known by what is in it and not by where it lies."""
-    arguments = value.get("init_args", {}) if isinstance(value, dict) else {}
-    if "file" not in arguments:
+def named(value: Any) -> Any:
+    """Part of a tree as it is hashed: classes by name and behaviour, with the files they read by their content."""
+    if isinstance(value, list):
+        return [named(item) for item in value]
+    if not isinstance(value, Mapping):
         return value
-    return {**value, "init_args": {**arguments, "file": file_digest(arguments["file"])}}
+    if "class_path" not in value:
+        return {key: named(item) for key, item in value.items()}
+    target = import_class(value["class_path"])
+    files = getattr(target, "files", ())
+    known = {"class": class_name(target), "behaviour": getattr(target, "behaviour", None)}
+    arguments = {
+        key: file_digest(item) if key in files and item is not None else named(item)
+        for key, item in (value.get("init_args") or {}).items()
+    }
+    return {key: item for key, item in known.items() if item is not None} | {"arguments": arguments}
 
 
-def without(tree: Tree, keys: Collection[str]) -> Tree:
+def class_name(target: type) -> str:
+    """The name of one of our classes, which no two share; of others with the module."""
+    return (
+        target.__qualname__
+        if target.__module__.partition(".")[0] in OWN
+        else f"{target.__module__}.{target.__qualname__}"
+    )
+
+
+def behaviour_of(config: Tree) -> int:
+    """That of a tree's method: raised when a fix changes its results, so that runs made before are made again."""
+    return int(getattr(import_class(config["model"]["class_path"]), "behaviour", 1))
+
+
+def model_in_training(model: Tree) -> Tree:
+    """What of a method's arguments shapes its training; files of first weights by their content."""
+    digests = {key: None if path is None else file_digest(path) for key, path in start_files(model).items()}
+    return named(with_starts(model, digests.__getitem__))  # type: ignore[no-any-return]
+
+
+def model_in_use(model: Tree) -> Tree:
+    """What of them shapes the answers of a network whose weights are given."""
+    unread = getattr(import_class(model["class_path"]), "training_only", ())
+    used = {key: value for key, value in (model.get("init_args") or {}).items() if key not in unread}
+    return named(with_starts({**model, "init_args": used}, lambda key: None))  # type: ignore[no-any-return]
+
+
+def data_in_training(data: Tree) -> Tree:
+    """What of a DataModule's arguments shapes a training."""
+    arguments = data.get("init_args") or {}
+    shaping = getattr(import_class(data["class_path"]), "shapes_training", None)
+    return named(without(arguments, ASIDE) if shaping is None else shaping(arguments))  # type: ignore[no-any-return]
+
+
+def data_in_evaluation(data: Tree) -> Tree:
+    """What of them, beside the data sets, shapes how an evaluation sees them."""
+    shaping = getattr(import_class(data["class_path"]), "shapes_evaluation", None)
+    return {} if shaping is None else named(shaping(data.get("init_args") or {}))
+
+
+def without(tree: Mapping[str, Any], keys: Collection[str]) -> Tree:
+    """The tree without these keys."""
     return {key: value for key, value in tree.items() if key not in keys}
+
+
+# ------------------------------------------------------------------------------------------------- first weights
+
+
+def start_files(model: Tree) -> dict[str, Path | None]:
+    """The files of first weights that a method asks for, by argument; None where training begins with random ones."""
+    return {key: find_pretrained(backbone, wanted) for key, (wanted, backbone) in _starts(model).items()}
+
+
+def wanted_starts(model: Tree) -> dict[str, Any]:
+    """What a method asks for, by argument, where it asks for anything."""
+    return {key: wanted for key, (wanted, _) in _starts(model).items() if wanted}
+
+
+def with_starts(model: Tree, value: Callable[[str], Any]) -> Tree:
+    """A method's tree with other values at the arguments that name first weights."""
+    changed = copy.deepcopy(model)
+    for key in _starts(model):
+        *parents, last = key.split(".")
+        node = changed
+        for part in parents:
+            node = node["init_args"][part]
+        node["init_args"][last] = value(key)
+    return changed
+
+
+def without_starts(model: Tree) -> Tree:
+    """A method's tree that asks for no first weights: it is about to be given others."""
+    return with_starts(model, lambda key: False)
+
+
+def _starts(model: Tree) -> dict[str, tuple[Any, str]]:
+    """(value, backbone) at each argument that names first weights, as far as the tree has it."""
+    declared: Mapping[str, str] = getattr(import_class(model["class_path"]), "starts", {})
+    found = {}
+    for key, backbone in declared.items():
+        values = [list(_at(model, place)) for place in (key, backbone)]
+        if all(values):
+            found[key] = (values[0][0], str(values[1][0]))
+    return found
+
+
+def _at(model: Tree, place: str) -> Iterator[Any]:
+    """The value at `network.pretrained`; nothing where there is none."""
+    node: Any = model
+    for part in place.split("."):
+        arguments = node.get("init_args") if isinstance(node, Mapping) else None
+        if not isinstance(arguments, Mapping) or part not in arguments:
+            return
+        node = arguments[part]
+    yield node

@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+import sys
+from functools import cache
 
 from pytorch_lightning import LightningModule
 
 from experiments.composition.building import build_part
-from experiments.runs.folder import RunFolder, find_run
+from experiments.runs.folder import find_run
+from experiments.runs.identity import without_starts
 from experiments.runs.node import Node, load_node
-from lightning_modules.interactive import Interactive
-from lightning_modules.two_stage import TwoStage
 
 
-def load_model(node: Node, folder: RunFolder) -> LightningModule:
+def load_model(node: Node) -> LightningModule:
     """The network of a finished `train` or `weights` node, in eval mode on the CPU."""
-    config = copy.deepcopy(node.config["model"])
-    network = config["init_args"]["network"]["init_args"]
-    if "pretrained" in network:  # its weights are about to be replaced
-        network["pretrained"] = False
-    model: LightningModule = build_part(LightningModule, config)
+    model: LightningModule = build_part(LightningModule, without_starts(node.config["model"]))
     node.load_into(model)
     return model.eval()
 
 
-def load_interactive(node: Node) -> Interactive:
-    """What an `evaluate` or `label` node predicts with: its network, after that of a first stage if it has one.
-
-    Raises ValueError when the two stages do not see the same crop.
-    """
-    second: Any = load_model(node.model, node.model.folder)
-    if node.first is None:
-        return second  # type: ignore[no-any-return]
-    seen, wanted = (run.config["data"]["init_args"]["sample"] for run in (node.first, node))
-    for key in ("size", "relax", "view", "test_view", "long_side", "test_interpolation"):
-        if seen.get(key) != wanted.get(key):
-            raise ValueError(
-                f"the two stages must see the same crop: data.sample.{key} is {seen.get(key)} of the first, run "
-                f"{node.first.hash}, and {wanted.get(key)} of the second, run {node.model.hash}"
-            )
-    return TwoStage(load_model(node.first, node.first.folder), second)  # type: ignore[arg-type]
-
-
 def finished_training(reference: str) -> Node:
     """The training, or its stand-in, that a run is or is about. Raises ValueError when there is none, or unfinished."""
-    node = load_node(find_run(reference)).model
+    node = read_run(reference).model
     if node.folder.record is None:
         raise ValueError(f"run {reference} is not finished: train it to its end first")
     return node
+
+
+def read_run(reference: str) -> Node:
+    """A run by folder or by the beginning of its hash; says it when an older version of the suite made it."""
+    node = load_node(find_run(reference))
+    for run in node.with_ancestors():
+        if run.found is not None and run.found.older:
+            _say_once(run.found.older)
+    return node
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr, flush=True)

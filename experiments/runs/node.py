@@ -1,26 +1,76 @@
-"""What can be run: train, evaluate, label, select, study, as nodes of a graph; identity decides whether one is done."""
+"""What can be run, as nodes of a graph: each is known by what determines its result, and made by its kind."""
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from torch import nn
 
 from datamodules.selection import open_objects
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
-from experiments.runs.files import digest, file_digest
+from experiments.runs.files import digest
 from experiments.runs.folder import RunFolder, runs_root
-from experiments.runs.identity import NOT_IDENTITY, TEST_ONLY, by_content, without
+from experiments.runs.identity import behaviour_of, without
 from experiments.runs.naming import NAMING, named_runs
+from experiments.runs.older import FORMAT, by_role, modern
 from lightning_modules.networks.official import load_exactly, load_official, read_weights
-from lightning_modules.networks.pretrained import find_pretrained
 
-Kind = Literal["train", "weights", "evaluate", "label", "select", "study"]
+# Who makes a kind, by name: makers stand in higher rooms, which know the store, while the store knows none of them.
+KINDS = {
+    "train": "experiments.training.train.Training",
+    "weights": "experiments.training.released.ReleasedWeights",
+    "evaluate": "experiments.evaluation.evaluate.Evaluation",
+    "label": "experiments.labelling.labeller.Labelling",
+    "select": "experiments.evaluation.selecting.Selecting",
+    "study": "experiments.evaluation.focus.FocusStudy",
+}
+LISTS = "lists"  # the role of runs that data name by their hashes; of all others a run has one each
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came out of a run: metrics, which reports show, and facts about how, for its record."""
+
+    metrics: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Kind(ABC):
+    """One kind of run: what determines its result, and how it is made. `execute` writes the record."""
+
+    alone: ClassVar[bool] = False  # made by one process, also where there is a group
+
+    @abstractmethod
+    def identity(self, node: Node) -> Tree:
+        """All that determines the result beside kind and parents, and nothing else."""
+
+    def reads(self, config: Tree) -> list[Any]:
+        """The data sets that it reads, whose objects determine the result, too."""
+        return []
+
+    @abstractmethod
+    def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
+        """Make it, on every process of a group; what rank zero returns goes into the record."""
+
+    def tidy(self, folder: RunFolder) -> None:
+        """Remove what nobody needs once the record is written."""
+        return
+
+
+@cache
+def kind_of(name: str) -> Kind:
+    """The kind of this name. Raises ValueError when there is none."""
+    if name not in KINDS:
+        raise ValueError(f"no kind of run {name!r}; there are: {', '.join(KINDS)}")
+    made: Kind = import_class(KINDS[name])()
+    return made
 
 
 @dataclass(frozen=True)
@@ -28,145 +78,104 @@ class Node:
     """One run to be made.
 
     Args:
-        kind: `train`; `weights`, a file of weights that stands in for a training; `evaluate` and `label`, a row or a
-            mask for every object, on the parent's network; `select`, the objects of its parent, an evaluation, that
-            keep a rule; `study`, of simulated points alone, without any network.
-        config: the composed tree; for `evaluate` and `label` with the one data set that they read.
-        parents: runs that this one builds on: the training that a training continues, or that is evaluated; where it
-            is evaluated in two stages, that of the first stage; then the runs that its data name, `select` runs by
-            their lists (`listed: <hash>`), `label` runs by their masks (`labelled: <hash>`). Of `select`, the
-            evaluation.
+        kind: a name of KINDS: `train`; `weights`, a file of weights that stands in for a training; `evaluate` and
+            `label`, on the network of `model`; `select`, the objects of `evaluation` that keep a rule; `study`, of
+            simulated points alone, without any network.
+        config: the composed tree; for `evaluate` and `label` with the data that they read.
+        parents: runs that this one builds on, by role: of a training `start`, which it goes on from, and whatever its
+            method takes, such as `extractor`; of `evaluate` and `label` the `model` and, in two stages, the
+            `first_stage`, which predicts before it; of `select` the `evaluation`.
+        lists: the runs that its data name, `select` runs by their lists (`listed: <hash>`), `label` runs by their masks
+            (`labelled: <hash>`).
         weights: the file of a `weights` node.
         rule: of a `select` node, e.g. {metric: iou, below: 0.8}: a column of the evaluation's rows and its bound.
-        found: the folder that this node was read from; it keeps its name, whatever the code would call it today.
+        found: the folder that this node was read from. As long as nothing is changed it keeps its name, whatever the
+            code would call it today.
     """
 
-    kind: Kind
+    kind: str
     config: Tree
-    parents: tuple[Node, ...] = ()
+    parents: Mapping[str, Node] = field(default_factory=dict)
+    lists: tuple[Node, ...] = ()
     weights: str | None = None
     rule: Mapping[str, Any] | None = None
-    found: RunFolder | None = None
-    _cache: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    found: Found | None = None
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The run's name. Opens the data it needs: raises FileNotFoundError when that is not there."""
-        if self.found is not None:
+        if self.found is not None and self.found.config == self.config:
             return self.found.name
-        if "hash" not in self._cache:
-            self._cache["hash"] = digest(self.identity())
-        return self._cache["hash"]
+        manifest = {"manifest": self.manifest} if self.reads else {}  # first: missing data says how to get it
+        own = kind_of(self.kind).identity(self)
+        return digest({"format": FORMAT, "kind": self.kind, "parents": self.parent_hashes, **own, **manifest})
+
+    @cached_property
+    def manifest(self) -> str:
+        """Fingerprint of the objects that this run reads; of all, and hashes, where other runs list or label them."""
+        data = self.config["data"]["init_args"]
+        if not self.lists:
+            return open_objects(self.reads, data["root"], data["seed"]).fingerprint()
+        names = {text: run.hash for run in self.lists for text in (run.hash, str(_file_of(run)))}
+        whole, by_run = [], []
+        for spec in self.reads:
+            by = {key: names[str(spec[key])] for key in named_runs(spec) if str(spec[key]) in names}
+            whole.append(without(spec, by) if by else spec)
+            by_run.append("+".join(by.values()) or "all")
+        return "-".join([open_objects(whole, data["root"], data["seed"]).fingerprint(), *by_run])
+
+    @property
+    def reads(self) -> list[Any]:
+        """The data sets that this run reads, as its recipe says them."""
+        return kind_of(self.kind).reads(self.config)
 
     @property
     def folder(self) -> RunFolder:
         """Where the run is kept."""
-        return self.found or RunFolder(runs_root() / self.hash)
-
-    @property
-    def start(self) -> Node | None:
-        """The training, or its stand-in, that this run takes its weights from: to go on with, or to evaluate."""
-        return next((parent for parent in self.parents if parent.kind in ("train", "weights")), None)
+        if self.found is not None and self.found.config == self.config:
+            return self.found.folder
+        return RunFolder(runs_root() / self.hash)
 
     @property
     def model(self) -> Node:
         """The training, or its stand-in, whose network this run is or is about; a study, which has none, is its own."""
-        return self if self.kind in ("train", "weights", "study") else self.parents[0].model
+        about = next((self.parents[role] for role in ("model", "evaluation") if role in self.parents), None)
+        return self if about is None else about.model
 
     @property
-    def first(self) -> Node | None:
-        """Of an evaluation or a labelling in two stages: the training, or its stand-in, of the first."""
-        models = [parent for parent in self.parents if parent.kind in ("train", "weights")]
-        return models[1] if len(models) > 1 else None
+    def ancestors(self) -> tuple[Node, ...]:
+        """The runs that this one builds on directly."""
+        return (*self.parents.values(), *self.lists)
 
     @property
-    def lists(self) -> dict[str, Path]:
-        """The files behind the hashes that this run's data may name."""
-        return {
-            parent.hash: parent.folder.path / NAMING[parent.kind][1] for parent in self.parents if parent.kind in NAMING
-        }
+    def parent_hashes(self) -> dict[str, Any]:
+        """Their names by role, as records and config.yaml hold them."""
+        hashes: dict[str, Any] = {role: run.hash for role, run in self.parents.items()}
+        return hashes | ({LISTS: [run.hash for run in self.lists]} if self.lists else {})
 
-    def identity(self) -> dict[str, Any]:
-        """All that determines the result, and nothing else."""
-        if self.kind == "select":
-            assert self.rule is not None
-            return {"kind": self.kind, "parents": [parent.hash for parent in self.parents], "rule": dict(self.rule)}
-        config, data = self.config, self.config["data"]["init_args"]
-        if self.kind == "study":
-            asked = {name: config["evaluation"][name] for name in ("protocol", "study")}
-            return {"kind": self.kind, **asked, "seed": data["seed"], "manifest": self.manifest()}
-        sample = {key: value for key, value in data["sample"].items() if key not in TEST_ONLY}
-        common = {
-            "kind": self.kind,
-            "method": config["method"],
-            "behaviour": import_class(config["model"]["class_path"]).behaviour,
-            "parents": [parent.hash for parent in self.parents],
-            "precision": config["trainer"]["precision"],
-        }
-        if self.kind in ("evaluate", "label"):
-            manifest = self.manifest()  # first: without the data set it says how to get it, points included
-            test_sample = {key: by_content(value) for key, value in data["sample"].items() if key in TEST_ONLY}
-            unused = list(NOT_IDENTITY["evaluation"])
-            if self.kind == "label":
-                unused += ["protocol", "thresholds"]
-            if self.kind == "label" or config["evaluation"]["protocol"] != "clicks":
-                unused.append("clicks")
-            evaluation = without(config["evaluation"], unused)
-            return {
-                **common, "evaluation": evaluation, "sample": test_sample, "seed": data["seed"], "manifest": manifest,
-            }  # fmt: skip
-        model = copy.deepcopy(config["model"])
-        network = model["init_args"]["network"]["init_args"]
-        if self.kind == "weights":
-            assert self.weights is not None
-            network.pop("pretrained", None)
-            kept = without(model["init_args"], NOT_IDENTITY["weights"])
-            return {**common, "file": file_digest(self.weights), "model": kept, "sample": sample}
-        if "pretrained" in network:
-            start = find_pretrained(network["backbone"], network["pretrained"])
-            network["pretrained"] = None if start is None else file_digest(start)
-        return {
-            **common, "model": model, "data": {**without(data, NOT_IDENTITY["data"]), "sample": sample},
-            "trainer": without(config["trainer"], NOT_IDENTITY["trainer"]), "seed": config["seed"],
-            "manifest": self.manifest(),
-        }  # fmt: skip
-
-    def manifest(self) -> str:
-        """Fingerprint of the objects that this node reads; of all, and hashes, where other runs list or label them."""
-        data = self.config["data"]["init_args"]
-        specs = data["train"] if self.kind == "train" else self.config["evaluation"]["test"]
+    @property
+    def opened(self) -> Tree:
+        """The composed tree with the hashes in its data replaced by files, which are there when the run is made."""
         if not self.lists:
-            return open_objects(specs, data["root"], data["seed"]).fingerprint()
-        names = {text: name for name, path in self.lists.items() for text in (name, str(path))}
-        whole, named = [], []
-        for spec in specs:
-            by = {key: names[str(spec[key])] for key in named_runs(spec) if str(spec[key]) in names}
-            whole.append(without(spec, by) if by else spec)
-            named.append("+".join(by.values()) or "all")
-        return "-".join([open_objects(whole, data["root"], data["seed"]).fingerprint(), *named])
-
-    def with_lists(self) -> Node:
-        """This run with the hashes in its data replaced by the lists' files, which are there when it is made."""
-        if not self.lists:
-            return self
-        config = copy.deepcopy(self.config)
+            return self.config
+        config, files = copy.deepcopy(self.config), {run.hash: _file_of(run) for run in self.lists}
         for spec in (*config["data"]["init_args"]["train"], *config["evaluation"]["test"]):
             for key, run in named_runs(spec).items():
-                if run in self.lists:
-                    spec[key] = str(self.lists[run])
-        return replace(self, config=config, found=self.folder)
+                if run in files:
+                    spec[key] = str(files[run])
+        return config
 
     def load_into(self, model: nn.Module) -> None:
         """Give a model the weights of this finished training, or of the file that stands in for it."""
         if self.kind == "weights":
             load_official(model.network, str(self.weights))  # type: ignore[arg-type]
         else:
-            load_exactly(model, read_weights(self.folder.path / "weights.pt"), source=f"run {self.folder.name}")
+            load_exactly(model, read_weights(self.folder.path / "weights.pt"), source=f"run {self.hash}")
 
     def describe(self) -> dict[str, Any]:
         """What config.yaml holds: enough to make the run again from the folder alone."""
-        content: dict[str, Any] = {"kind": self.kind, "config": self.config}
-        content["parents"] = [parent.hash for parent in self.parents]
+        content: dict[str, Any] = {"format": FORMAT, "run": self.hash, "kind": self.kind, "config": self.config}
+        content |= {"behaviour": behaviour_of(self.config), "parents": self.parent_hashes}
         if self.weights is not None:
             content["weights"] = str(Path(self.weights).resolve())
         if self.rule is not None:
@@ -175,18 +184,51 @@ class Node:
 
     def with_ancestors(self) -> Iterator[Node]:
         """This node after everything it builds on."""
-        for parent in self.parents:
-            yield from parent.with_ancestors()
+        for run in self.ancestors:
+            yield from run.with_ancestors()
         yield self
 
 
+@dataclass(frozen=True)
+class Found:
+    """Where a node was read from, under which name, and what its tree was then."""
+
+    folder: RunFolder
+    name: str
+    config: Tree
+    older: str = ""  # in words, what today's code would do otherwise
+
+
+def _file_of(run: Node) -> Path:
+    """The list of a `select` run, the masks of a `label` run."""
+    return run.folder.path / NAMING[run.kind][1]
+
+
 def load_node(folder: RunFolder) -> Node:
-    """The node that a run folder describes."""
-    content = folder.config
-    parents = tuple(load_node(RunFolder(folder.path.parent / parent)) for parent in content["parents"])
+    """The node that a run folder describes, also one that an older version of the suite made.
+
+    Raises ValueError when this is no run, or one that it builds on is not beside it.
+    """
+    content, older = modern(folder.config, folder.path.name)
+
+    def beside(name: str) -> Node:
+        return load_node(RunFolder(folder.path.parent / name))
+
+    if isinstance(content["parents"], list):
+        parents, lists = by_role(content["kind"], [beside(name) for name in content["parents"]])
+    else:
+        parents = {role: beside(name) for role, name in content["parents"].items() if role != LISTS}
+        lists = tuple(beside(name) for name in content["parents"].get(LISTS, ()))
+    found = Found(folder, content["run"], copy.deepcopy(content["config"]), older)
     return Node(
-        content["kind"], content["config"], parents, content.get("weights"), content.get("rule"), found=folder
-    )  # fmt: skip
+        kind=content["kind"],
+        config=content["config"],
+        parents=parents,
+        lists=lists,
+        weights=content.get("weights"),
+        rule=content.get("rule"),
+        found=found,
+    )
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:

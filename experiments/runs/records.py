@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 
@@ -36,7 +34,7 @@ class Records:
 
         def visit(run: str) -> None:
             if run not in found:
-                for parent in self.read(run).get("parents", []):
+                for parent in parents_of(self.read(run)):
                     visit(parent)
                 found[run] = None
 
@@ -47,15 +45,6 @@ class Records:
     def seconds(self, runs: Iterable[str]) -> float:
         return sum(float(self.read(run).get("seconds", 0.0)) for run in self.with_parents(runs))
 
-    def sweep(self, runs: Sequence[str]) -> dict[float, float]:
-        """Mean IoU (in %) by threshold, mean over seeds; empty where the records hold no sweep."""
-        found: dict[float, list[float]] = {}
-        for run in runs:
-            for name, value in self.read(run)["metrics"].items():
-                if name.startswith("mean_iou@"):
-                    found.setdefault(float(name.removeprefix("mean_iou@")), []).append(100 * value)
-        return {threshold: fmean(values) for threshold, values in sorted(found.items())}
-
     def metric(self, run: str, name: str) -> float | None:
         """One entry of a record's metrics, None where it was never reached. Raises ValueError naming those it has."""
         metrics = self.read(run).get("metrics", {})
@@ -64,6 +53,9 @@ class Records:
             raise ValueError(f"record {self.path(run)} has no metric {name!r}; it has {known}")
         return None if metrics[name] is None else float(metrics[name])
 
-    def most_clicks(self, run: str) -> int:
-        """How many clicks a run of the click benchmark went to."""
-        return max(int(name[4:]) for name in self.read(run)["metrics"] if re.fullmatch(r"iou_\d+", name))
+
+def parents_of(record: Mapping[str, Any]) -> list[str]:
+    """The runs that a record builds on directly: by role, or, of an older one, in a list."""
+    parents = record.get("parents", [])
+    found = parents.values() if isinstance(parents, Mapping) else parents
+    return [run for each in found for run in ([each] if isinstance(each, str) else each)]

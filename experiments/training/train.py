@@ -3,46 +3,78 @@
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
 from datamodules.catalog import find, root_of
 from experiments.composition.building import instantiate
+from experiments.composition.classes import import_class
+from experiments.composition.tree import Tree
 from experiments.console import without_hints
 from experiments.runs.folder import RunFolder
-from experiments.runs.node import Node
+from experiments.runs.identity import MACHINE, data_in_training, model_in_training, without
+from experiments.runs.models import load_model
+from experiments.runs.node import Kind, Made, Node
 from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints
-from experiments.training.logs import join_logs, loggers
+from experiments.training.logs import join_logs, loggers, own_wandb_run
+from lightning_modules.networks.official import load_exactly
 
 CHECKPOINT_MINUTES = 5.0
 
 
-def train(node: Node, folder: RunFolder, title: str) -> None:
-    """Train a node to its end, from its last checkpoint where there is one; write weights.pt and record.json."""
-    started = time.perf_counter()
+class Training(Kind):
+    """Train to the end, from the last checkpoint where there is one; leaves weights.pt and metrics.csv."""
+
+    def identity(self, node: Node) -> Tree:
+        """The method with its loss and optimiser, what it sees of its data, the trainer, the seed."""
+        check_roles(node)
+        config = node.config
+        return {
+            "model": model_in_training(config["model"]),
+            "data": data_in_training(config["data"]),
+            "trainer": without(config["trainer"], MACHINE),
+            "seed": config["seed"],
+        }
+
+    def reads(self, config: Tree) -> list[Any]:
+        """The training sets."""
+        return list(config["data"]["init_args"]["train"])
+
+    def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
+        """See Kind."""
+        with own_wandb_run():
+            return train(node, folder, title)
+
+    def tidy(self, folder: RunFolder) -> None:
+        """The checkpoint to go on from."""
+        (folder.path / "last.ckpt").unlink(missing_ok=True)
+
+
+def train(node: Node, folder: RunFolder, title: str) -> Made | None:
+    """Train a node; what came out, on rank zero."""
+    config, data = node.opened, node.config["data"]["init_args"]
     last = folder.path / "last.ckpt"
     minutes = float(os.environ.get("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES))
     with without_hints():
         cli = instantiate(
-            node.config,
-            logger=loggers(node.config, folder.path),
-            callbacks=[KeyedSteps(node.config["seed"]), checkpoints(folder.path, minutes), Progress(title)],
+            config,
+            logger=loggers(config, folder.path),
+            callbacks=[KeyedSteps(config["seed"]), checkpoints(folder.path, minutes), Progress(title)],
             plugins=[{"class_path": "experiments.training.callbacks.AtomicCheckpointIO"}],
             default_root_dir=str(folder.path),
             enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=10,
-            **({} if node.config["data"]["init_args"]["val"] else {"limit_val_batches": 0}),
+            **({} if data.get("val") else {"limit_val_batches": 0}),
         )
         trainer: Trainer = cli.trainer
-        if node.start is not None:
-            node.start.load_into(cli.model)
-        if node.config["channels_last"]:
+        take_parents(node, cli.model)
+        if config["channels_last"]:
             cli.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if last.exists() and trainer.is_global_zero:
             print(f"  {title}: continuing from {last}", flush=True)
@@ -51,33 +83,61 @@ def train(node: Node, folder: RunFolder, title: str) -> None:
         except SystemExit:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from None
     if not trainer.is_global_zero:
-        return
+        return None
     join_logs(folder.path)
-    weights = folder.path / "weights.pt"
-    AtomicCheckpointIO().save_checkpoint(cli.model.state_dict(), weights)
-    data = cli.datamodule
-    folder.finish(
-        kind="train",
+    AtomicCheckpointIO().save_checkpoint(cli.model.state_dict(), folder.path / "weights.pt")
+    return Made(
         metrics={name: float(value) for name, value in trainer.callback_metrics.items()},
-        seed=node.config["seed"],
-        seconds=time.perf_counter() - started,
-        steps=trainer.global_step,
-        parents=[parent.hash for parent in node.parents],
-        manifest=node.manifest(),
-        data={str(spec): str(root_of_spec(spec, data.root)) for spec in data.train},
-        initial_weights=initial_weights(node, cli.model),
-        batch_statistics=batch_statistics(cli.model, trainer, data.batch_size),
-        devices={"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
-        behaviour=cli.model.behaviour,
+        facts={
+            "steps": trainer.global_step,
+            "roots": {str(spec): str(root_of_spec(spec, data["root"])) for spec in node.reads},
+            "initial_weights": initial_weights(node, cli.model),
+            "batch_statistics": batch_statistics(cli.model, trainer, data["batch_size"]),
+            "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
+        },
     )
-    last.unlink(missing_ok=True)
+
+
+def taken(config: Tree) -> Mapping[str, str]:
+    """The roles of finished runs that a tree's method takes beside a start, and the part of it that each one fills."""
+    found: Mapping[str, str] = getattr(import_class(config["model"]["class_path"]), "takes", {})
+    return found
+
+
+def check_roles(node: Node) -> None:
+    """Raises ValueError unless a training builds on what its method takes, no less and no more."""
+    takes, name = taken(node.config), str(node.config["model"]["class_path"]).rpartition(".")[2]
+    for role in takes:
+        if role not in node.parents:
+            raise ValueError(
+                f"{name} takes a finished run as {role!r}, and none is given; name one by --parent {role}=RUN"
+            )
+    for role in node.parents:
+        if role not in ("start", *takes):
+            raise ValueError(f"{name} takes no run as {role!r}; it takes: {', '.join(('start', *takes))}")
+
+
+def take_parents(node: Node, model: LightningModule) -> None:
+    """The weights of a start for the whole method; of other roles, the run's network for the part that they fill.
+
+    Such a part, a similarity extractor say, is frozen: its method decides nothing about it but what it asks it.
+    """
+    for role, run in node.parents.items():
+        if role == "start":
+            run.load_into(model)
+            continue
+        part: nn.Module = getattr(model, taken(node.config)[role])
+        network: nn.Module = load_model(run).network  # type: ignore[assignment]
+        load_exactly(part, network.state_dict(), source=f"run {run.hash} as {role}")
+        part.requires_grad_(False).eval()
 
 
 def initial_weights(node: Node, model: nn.Module) -> str:
     """Where a training's first weights came from."""
-    if node.start is not None:
-        return f"run {node.start.hash}"
-    return str(getattr(model.network.backbone, "weights_source", "random"))  # type: ignore[union-attr]
+    if "start" in node.parents:
+        return f"run {node.parents['start'].hash}"
+    sources = (getattr(module, "weights_source", None) for module in model.modules())
+    return ", ".join(dict.fromkeys(filter(None, sources))) or "random"
 
 
 def root_of_spec(spec: str | dict[str, Any], root: str | None) -> Path:

@@ -12,6 +12,8 @@ from torch import nn
 from lightning_modules.networks.official import NameTable, load_exactly, read_weights, rename
 
 IMAGENET = (True, "timm", "imagenet")
+# Of a method with such a backbone: the argument that names first weights -> the one that says which backbone they fit.
+FIRST_WEIGHTS = {"network.pretrained": "network.backbone"}
 HUB_FILE = "model.safetensors"
 # Classifiers are left out (fc of ResNets, head of Xceptions); DeepLab-v2's multi-scale checkpoint, DEXTR's start, keeps
 # the ResNet below `Scale`.

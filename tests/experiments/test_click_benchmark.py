@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from experiments.evaluation.summaries import click_table, describe, summarise
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
@@ -35,7 +36,6 @@ from experiments.evaluation.clicks import ClickScorer, checked, click_rule, clic
 from experiments.evaluation.pasting import Paste, box_kept, checked_box
 from experiments.evaluation.rows import merge_rows, read_rows
 from experiments.evaluation.simulated_user import SimulatedUser
-from experiments.evaluation.summaries import click_table, describe, summarise
 from experiments.runs.folder import find_run
 from experiments.runs.node import Node, load_node
 from lightning_modules.metrics.masks import object_iou
@@ -492,10 +492,10 @@ def test_the_command_line_says_rule_clicks_and_size(tree, monkeypatch):
 def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(store, capsys):
     """With crops, the four extreme points, draws and a thread pool."""
     (record,) = fit.run(TINY)
-    line = ["--run", record["parents"][0], "--data", "{name: berkeley, limit: 3}", "--protocol", "clicks"]
+    line = ["--run", record["parents"]["model"], "--data", "{name: berkeley, limit: 3}", "--protocol", "clicks"]
     evaluate.main([*line, "--rule", "ritm", "--clicks", "6"])
     assert re.search(r"clicks +1 +3 +5\n +mean IoU % +0\.0 +0\.0 ", capsys.readouterr().out)
-    training = load_node(find_run(record["parents"][0]))
+    training = load_node(find_run(record["parents"]["model"]))
     config = copy.deepcopy(training.config)
     config["evaluation"] |= {"protocol": "clicks", "paste": "cubic", "batch_size": 2}
     config["evaluation"]["clicks"] = {**CLICKS, "rule": "random", "most": 7}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from experiments.reports.click_curves import click_runs
 from PIL import Image
 
 from experiments.composition.compose import compose
@@ -17,7 +18,6 @@ from experiments.curves import click_curves, click_sweep
 from experiments.pictures import save_picture
 from experiments.reports.check import check_report
 from experiments.reports.choices import choices_of
-from experiments.reports.click_curves import click_runs
 from experiments.reports.files import write_report
 from experiments.reports.gathering import choices_by_row, pictures_of
 from experiments.reports.grids import grids

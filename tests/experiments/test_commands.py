@@ -83,7 +83,7 @@ def test_a_sweep_passes_its_values_as_an_agent_does():
 
 def test_the_predictor_returns_the_run_s_own_masks(here, capsys):
     (record,) = fit.run(TINY)
-    training = record["parents"][0]
+    training = record["parents"]["model"]
     image = np.full((60, 80, 3), 90, np.uint8)
     cv2.ellipse(image, (40, 30), (20, 15), 0, 0, 360, (200, 40, 40), -1)
     cv2.imwrite("ball.png", image[..., ::-1])
@@ -101,7 +101,7 @@ def test_the_predictor_returns_the_run_s_own_masks(here, capsys):
 
 def test_evaluate_scores_a_run_on_another_data_set(here, capsys):
     (record,) = fit.run(TINY)
-    evaluate.main(["--run", record["parents"][0], "--data", "{name: berkeley, limit: 5}", "--threshold", "0.6"])
+    evaluate.main(["--run", record["parents"]["model"], "--data", "{name: berkeley, limit: 5}", "--threshold", "0.6"])
     assert re.search(r"n 5\.0000", capsys.readouterr().out)
 
 
@@ -242,9 +242,9 @@ def test_an_evaluation_made_before_a_value_of_samples_existed_can_be_named(here)
 
 def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, monkeypatch, capsys):
     (record,) = fit.run(TINY)
-    moved = here / "elsewhere" / record["parents"][0]
+    moved = here / "elsewhere" / record["parents"]["model"]
     moved.parent.mkdir()
-    (here / "runs" / record["parents"][0]).rename(moved)
+    (here / "runs" / record["parents"]["model"]).rename(moved)
     config = (moved / "config.yaml").read_text()
     (moved / "config.yaml").write_text(config.replace("name: pascal/train", "name: folder:/gone"))
     evaluate.main(["--run", str(moved), "--data", "{name: berkeley, limit: 3}"])

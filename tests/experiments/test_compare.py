@@ -10,12 +10,11 @@ import pytest
 
 from experiments import compare
 from experiments.composition.compose import compose
-from experiments.console import one_sentence
+from experiments.console import DASH, one_sentence
 from experiments.reports import compared, comparison_report
 from experiments.reports import comparison_pictures as compare_pictures
 from experiments.reports.check import check_report
 from experiments.reports.comparison import Clicked, common_clicks, measured_grids, paired, spread, thirds
-from experiments.reports.grids import DASH
 from experiments.runs import models
 from experiments.runs.files import digest
 from experiments.runs.folder import RunFolder

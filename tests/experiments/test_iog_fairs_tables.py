@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.reproduction.specs import DataSet
+from experiments.reproduction.specs import RowData
 from experiments.reproduction.tables import load_table
 
 
@@ -50,7 +50,7 @@ def test_fine_tuning_goes_on_from_models_of_this_and_other_tables(table, tuned_o
     r50, pascal, coco = (
         cell(table, f"IOG {name}, fine-tuned") for name in ("R50, PASCAL", "R101, PASCAL", "R101, COCO")
     )
-    assert [run.train for run in (r50, pascal, coco)] == 3 * [(DataSet(tuned_on, {"share": "${share:0.1}"}),)]
+    assert [run.train for run in (r50, pascal, coco)] == 3 * [(RowData(tuned_on, {"share": "${share:0.1}"}),)]
     assert r50.start == cell(table, "IOG R50, PASCAL, no fine-tune")
     assert pascal.start == cell("iog-3", "R101, full, 10k")
     assert coco.start == cell("iog-2", "COCO -> PASCAL")
@@ -79,7 +79,7 @@ def test_labels_that_a_model_made_are_all_that_its_successor_learns_from():
     (labelled,) = cell("fairs-7", "PASCAL / FAIRS-WS").train
     assert labelled.name == "coco2017/val"
     assert labelled.labelled.train == cell("fairs-3", "PASCAL+SBD / FAIRS").train
-    assert labelled.labelled.test == DataSet("coco2017/val")
+    assert labelled.labelled.test == RowData("coco2017/val")
     assert cell("fairs-4", "FAIRS-WS").train == (labelled,)
 
 
@@ -87,7 +87,7 @@ def test_the_gain_of_a_corrective_click_is_between_the_rows_above_it():
     before, after, gain = (row.cells["value"] for row in load_table("fairs-refine").rows)
     assert gain.second == after
     assert gain.first == replace(after, differs={**after.differs, "evaluation.clicks.corrections": 0})
-    assert (before.test, before.test.hard.by.test) == (after.test, DataSet("pascal/val"))
+    assert (before.test, before.test.hard.by.test) == (after.test, RowData("pascal/val"))
     assert (before.test.hard.below, before.train) == (0.7, after.train)
 
 

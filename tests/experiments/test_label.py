@@ -29,7 +29,7 @@ from experiments.launching.making import execute
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec, nodes_of
 from experiments.reproduction.requests import FitRequest
 from experiments.reproduction.spec_reader import FOLDER
-from experiments.reproduction.specs import DataSet, Pair
+from experiments.reproduction.specs import Pair, RowData
 from experiments.reproduction.tables import read_table
 from experiments.runs.folder import RunFolder
 from experiments.runs.models import load_interactive
@@ -363,7 +363,7 @@ def test_a_row_trained_on_labels_is_a_graph_that_trains_labels_and_trains(store,
     by = table.rows[2].cells["value"]
     (data,) = spec.train
     assert (data.name, data.part) == ("pascal/train", {"every": 2})
-    assert data.labelled == replace(by, test=DataSet("pascal/train", {"every": 2}))
+    assert data.labelled == replace(by, test=RowData("pascal/train", {"every": 2}))
     node = evaluation_node(spec, CONDITIONS, 0)
     assert [run.kind for run in in_order([node])] == ["train", "label", "train", "evaluate"]
     assert not store.exists()  # named before anything is run
@@ -409,7 +409,7 @@ def test_rows_of_other_tables_can_be_built_on(tmp_path):
     tree["rows"][3]["run"]["train"][0]["labelled"]["by"] = "dextr-7/coco-pascal"
     (data,) = table_of(tmp_path, tree).rows[3].cells["value"].train
     own = find_spec("dextr-7/coco-pascal")
-    assert data.labelled == replace(own, test=DataSet("pascal/train", {"every": 2}))
+    assert data.labelled == replace(own, test=RowData("pascal/train", {"every": 2}))
     tree["rows"][3]["run"]["train"][0]["labelled"]["by"] = "dextr-7/coco-pascall"
     with pytest.raises(ValueError, match="dextr-7 has no own row 'coco-pascall'; nearest: coco-pascal"):
         table_of(tmp_path, tree)

@@ -3,9 +3,9 @@
 import csv
 
 import pytest
+from experiments.evaluation.summaries import summarise
 
 from experiments.evaluation.rows import merge_rows, read_rows
-from experiments.evaluation.summaries import summarise
 
 COLUMNS = ["position", "iou", "error_rate", "seconds", "iou@0.5"]
 

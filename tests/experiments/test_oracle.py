@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+from experiments.evaluation.summaries import describe, summarise
 
 from datamodules.objects import evaluation_loader
 from datamodules.selection import open_objects
 from experiments.composition.building import sample_recipe
 from experiments.evaluation.oracle import OracleScorer
 from experiments.evaluation.rows import merge_rows
-from experiments.evaluation.summaries import describe, summarise
 from experiments.reproduction.plan import Conditions, compose_row, find_spec
 
 

@@ -100,12 +100,12 @@ def test_a_cell_is_computed_from_its_records(runs):
 def test_a_pair_shows_the_gain_per_seed(runs):
     pairs = load_table("dextr-3")
     label = "Bounding boxes -> Extreme points"
-    cell = measure(pairs, label, "value", of("points"), Records(runs), "paper", first_runs=of("boxes"))
+    cell = measure(pairs, label, "value", of("points"), Records(runs), "paper", before_runs=of("boxes"))
     assert cell.measured == pytest.approx(24.0)  # 25 and 23
     assert cell.parts == pytest.approx((62.0, 86.0))
     assert cell.std == pytest.approx(2**0.5)
     with pytest.raises(ValueError, match="1 seeds of the first model, 2 of the second"):
-        measure(pairs, label, "value", of("points"), Records(runs), "paper", first_runs=["boxes-0"])
+        measure(pairs, label, "value", of("points"), Records(runs), "paper", before_runs=["boxes-0"])
 
 
 def test_rows_that_became_the_same_run_are_named(runs):
@@ -118,7 +118,7 @@ def test_rows_that_became_the_same_run_are_named(runs):
 def test_a_pair_of_one_run_reproduces_nothing(runs):
     pairs = load_table("dextr-3")
     label = "Fixed points -> Distance map"
-    cell = measure(pairs, label, "value", of("points"), Records(runs), "paper", first_runs=of("points"))
+    cell = measure(pairs, label, "value", of("points"), Records(runs), "paper", before_runs=of("points"))
     cell = result(runs, [cell], "paper", pairs).cell(label, "value")
     assert cell.same_as == (label,)
     assert cell.state == "off"

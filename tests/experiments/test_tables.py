@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from experiments.reproduction.spec_reader import FOLDER
-from experiments.reproduction.specs import METRICS, DataSet, Pair, RunSpec
+from experiments.reproduction.specs import METRICS, Pair, RowData, RunSpec
 from experiments.reproduction.table_list import print_tables, table_state
 from experiments.reproduction.tables import load_table, read_table, tables
 
@@ -93,9 +93,9 @@ def test_building_performance_is_a_chain_in_which_each_row_changes_one_thing():
     assert [dict(run.differs) for run in runs] == [
         {"model.guidance": None, "model.network.head": "ASPP"}, {"model.guidance": None}, {}, {},
     ]  # fmt: skip
-    assert [run.train for run in runs] == [(DataSet("pascal/train"),)] * 3 + [(DataSet("pascal_sbd/train"),)]
+    assert [run.train for run in runs] == [(RowData("pascal/train"),)] * 3 + [(RowData("pascal_sbd/train"),)]
     assert [(run.recipe, run.reading, run.test, run.metric) for run in runs] == 4 * [
-        ("dextr", "code", DataSet("pascal/val"), "mean_iou")
+        ("dextr", "code", RowData("pascal/val"), "mean_iou")
     ]
 
 
@@ -129,7 +129,7 @@ def test_grabcut_errors_are_scored_as_errors():
 
 def test_hard_objects_are_those_of_the_first_network():
     first, more, five, mined = (row.cells["value"] for row in load_table("dextr-8").rows)
-    half_1, half_2 = (DataSet("pascal/train", {"half": half}) for half in (1, 2))
+    half_1, half_2 = (RowData("pascal/train", {"half": half}) for half in (1, 2))
     assert (first.train, first.start) == ((half_1,), None)
     assert five.train == (half_2,)
     (hard,) = mined.train
@@ -137,7 +137,7 @@ def test_hard_objects_are_those_of_the_first_network():
     assert (hard.name, hard.part, hard.hard.below, hard.hard.metric) == ("pascal/train", {"half": 2}, 0.8, "iou")
     assert (hard.hard.by.train, hard.hard.by.test) == (first.train, half_2)  # run on half 2, all of it
     assert [run.test == first.test for run in (more, five, mined)] == [True] * 3
-    assert first.test.hard.by.test == DataSet("pascal/val")
+    assert first.test.hard.by.test == RowData("pascal/val")
     assert [run.start is None or run.start.train == first.train for run in (first, more, five, mined)] == [True] * 4
     assert [(run.protocol, run.metric) for run in (first, more, five, mined)] == [
         ("object_iou", "mean_iou"), ("object_iou", "mean_iou"), ("clicks", "iou_5"), ("clicks", "iou_5"),
@@ -153,7 +153,7 @@ def test_columns_may_share_a_training_and_differ_in_what_is_shown():
         "IoU4_PASCAL": ("pascal/val", "iou_4", 100.0),
         "IoU4_GrabCut": ("grabcut", "iou_4", 100.0),
     }
-    assert all(run.train == (DataSet("pascal_sbd/train"),) for run in cells.values())
+    assert all(run.train == (RowData("pascal_sbd/train"),) for run in cells.values())
 
 
 def test_nothing_but_own_rows_is_to_be_measured():
@@ -221,7 +221,7 @@ def test_a_mistake_in_what_rows_build_on_is_named(tmp_path, change, complaint):
 def test_a_row_may_be_tested_on_what_itself_finds_hard(tmp_path):
     table = read_table(changed(tmp_path, lambda tree: tree["rows"][1]["run"].update(hard("+ PSP"))))
     run = table.row("+ PSP").cells["value"]
-    assert run.test.hard.by == replace(run, test=DataSet("pascal/val"))
+    assert run.test.hard.by == replace(run, test=RowData("pascal/val"))
 
 
 def test_the_most_special_part_decides(tmp_path):

@@ -55,11 +55,11 @@ def test_the_same_command_does_nothing_twice(store):
 
 def test_workers_change_nothing(store, monkeypatch):
     (alone,) = fit.run(TINY)
-    weights, rows = weights_of({"run": alone["parents"][0]}), rows_of(alone)
+    weights, rows = weights_of({"run": alone["parents"]["model"]}), rows_of(alone)
     monkeypatch.setenv("RUNS_ROOT", str(store.with_name("with-workers")))
     (helped,) = fit.run([*TINY, "--data.workers=4"])
     assert helped["run"] == alone["run"]
-    assert_same_weights(weights_of({"run": helped["parents"][0]}), weights)
+    assert_same_weights(weights_of({"run": helped["parents"]["model"]}), weights)
     assert rows_of(helped) == rows
 
 
@@ -77,7 +77,7 @@ class StopAfter(Callback):
 @pytest.mark.parametrize("step", [1, 5, 6, 7, 11])
 def test_training_goes_on_from_any_step_to_the_same_weights(store, monkeypatch, step):
     (whole,) = fit.run([*TINY])
-    weights = weights_of({"run": whole["parents"][0]})
+    weights = weights_of({"run": whole["parents"]["model"]})
     monkeypatch.setenv("RUNS_ROOT", str(store.with_name("interrupted")))
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
     with monkeypatch.context() as patched:
@@ -87,13 +87,13 @@ def test_training_goes_on_from_any_step_to_the_same_weights(store, monkeypatch, 
     (last,) = store.with_name("interrupted").glob("*/last.ckpt")
     assert torch.load(last, weights_only=False)["global_step"] == step
     (resumed,) = fit.run(TINY)
-    assert_same_weights(weights_of({"run": resumed["parents"][0]}), weights)
+    assert_same_weights(weights_of({"run": resumed["parents"]["model"]}), weights)
 
 
 def test_a_checkpoint_never_cuts_an_accumulated_step(store, monkeypatch):
     accumulated = [*TINY, "--trainer.accumulate_grad_batches=2"]
     (whole,) = fit.run(accumulated)
-    weights = weights_of({"run": whole["parents"][0]})
+    weights = weights_of({"run": whole["parents"]["model"]})
     monkeypatch.setenv("RUNS_ROOT", str(store.with_name("interrupted")))
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
     saved = []
@@ -111,7 +111,7 @@ def test_a_checkpoint_never_cuts_an_accumulated_step(store, monkeypatch):
     assert saved
     assert all(passes % 2 == 0 for passes in saved)
     (resumed,) = fit.run(accumulated)
-    assert_same_weights(weights_of({"run": resumed["parents"][0]}), weights)
+    assert_same_weights(weights_of({"run": resumed["parents"]["model"]}), weights)
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch)
     killed_root = store.with_name("killed")
     monkeypatch.setenv("RUNS_ROOT", str(killed_root))
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0.005")
-    run = killed_root / whole["parents"][0]
+    run = killed_root / whole["parents"]["model"]
     process = subprocess.Popen(command(*longer), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (run / "last.ckpt").exists() and time.monotonic() < deadline and process.poll() is None:
@@ -134,10 +134,10 @@ def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch)
     assert 0 < reached < 240
     (resumed,) = fit.run([*TINY, *longer])
     assert resumed["run"] == whole["run"]
-    killed = weights_of({"run": resumed["parents"][0]})
+    killed = weights_of({"run": resumed["parents"]["model"]})
     rows = rows_of(resumed)
     monkeypatch.setenv("RUNS_ROOT", str(store))
-    assert_same_weights(killed, weights_of({"run": whole["parents"][0]}))
+    assert_same_weights(killed, weights_of({"run": whole["parents"]["model"]}))
     assert rows == rows_of(whole)
 
 
@@ -163,11 +163,11 @@ FROZEN = ["--model.network.bn_statistics=frozen", "--model.network.head=ASPP", "
 @pytest.mark.slow
 def test_two_processes_train_as_one_when_batch_statistics_are_frozen(store, monkeypatch):
     (alone,) = fit.run([*TINY, *FROZEN])
-    weights = weights_of({"run": alone["parents"][0]})
+    weights = weights_of({"run": alone["parents"]["model"]})
     two = store.with_name("two")
     monkeypatch.setenv("RUNS_ROOT", str(two))
     subprocess.run(command(*FROZEN, "--no-test", "--trainer.devices=2", "--trainer.strategy=ddp"), check=True)
-    record = RunFolder(two / alone["parents"][0]).record
+    record = RunFolder(two / alone["parents"]["model"]).record
     assert record["devices"]["processes"] == 2
     assert record["batch_statistics"] == "frozen"
     assert_same_weights(weights_of(record), weights, rtol=1e-4, atol=1e-6)
@@ -178,7 +178,10 @@ def test_accumulated_passes_train_as_one_batch_when_statistics_are_frozen(store)
     (parts,) = fit.run([*TINY, *FROZEN, "--trainer.accumulate_grad_batches=2"])
     assert parts["run"] != whole["run"]
     assert_same_weights(
-        weights_of({"run": parts["parents"][0]}), weights_of({"run": whole["parents"][0]}), rtol=1e-4, atol=1e-6
+        weights_of({"run": parts["parents"]["model"]}),
+        weights_of({"run": whole["parents"]["model"]}),
+        rtol=1e-4,
+        atol=1e-6,
     )
 
 

@@ -1,4 +1,4 @@
-"""A record's metrics from the rows of an evaluation."""
+"""What the rows of a click benchmark add up to."""
 
 from __future__ import annotations
 
@@ -10,54 +10,15 @@ from typing import Any
 import numpy as np
 
 from experiments.evaluation.rows import read_rows
+from experiments.evaluation.settings import Clicking
 from lightning_modules.metrics.clicks import clicks_for_mean, failures, noc, sweep
-
-Metrics = dict[str, Any]  # numbers; None where there is none to give: a target that the mean never reaches
 
 CHUNK = 1024  # rows in memory at a time
 
 
-def summarise(path: Path, evaluation: Mapping[str, Any] | None = None) -> Metrics:
-    """A record's metrics, added in the order of the rows: any number of processes gives the same digits.
-
-    `evaluation` is the section of the recipe that says how the rows were made; without it, by protocol object_iou.
-    """
-    if evaluation is not None and evaluation["protocol"] == "clicks":
-        return _click_metrics(path, evaluation["clicks"])
-    return _object_metrics(path)
-
-
-def describe(metrics: Metrics, evaluation: Mapping[str, Any]) -> str:
-    """One line for the console."""
-    if evaluation["protocol"] == "clicks":
-        return _describe_clicks(metrics, evaluation["clicks"])
-    best = max((name for name in metrics if "@" in name), key=lambda name: metrics[name])
-    text = f"mean IoU {_percent(metrics['mean_iou'])} at threshold {evaluation['threshold']:g}"
-    text += f" over {metrics['n']:,} objects"
-    if "error_rate" in metrics:
-        text += f", error rate {_percent(metrics['error_rate'])} %"
-    return f"{text} (best of the sweep: {_percent(metrics[best])} at {best.partition('@')[2]})"
-
-
-def _object_metrics(path: Path) -> Metrics:
-    """Protocols object_iou and grabcut_error: plain means."""
-    sums: dict[str, float] = {}
-    count = 0
-    for row in read_rows(path):
-        count += 1
-        for name, value in row.items():
-            if value and name.startswith(("iou", "error_rate", "seconds")):
-                sums[name] = sums.get(name, 0.0) + float(value)
-    means = {name: total / count for name, total in sums.items()}
-    metrics: Metrics = {"mean_iou": means["iou"], "n": count, "seconds_per_object": means["seconds"]}
-    if "error_rate" in means:
-        metrics["error_rate"] = means["error_rate"]
-    return metrics | {f"mean_iou@{name[4:]}": mean for name, mean in means.items() if name.startswith("iou@")}
-
-
-def _click_metrics(path: Path, clicks: Mapping[str, Any]) -> Metrics:
-    """Protocol clicks: the mean curve, and per target what click_metrics says of it and of the objects' curves."""
-    most, targets, swept = clicks["most"], clicks["targets"], clicks.get("sweep") or ()
+def summarise_clicks(path: Path, clicks: Clicking) -> dict[str, Any]:
+    """The mean curve, and per target what click_metrics says of it and of the objects' curves."""
+    most, targets, swept = clicks.most, clicks.targets, clicks.sweep
     sums: dict[str, float] = {}
     count, first = 0, most
 
@@ -82,7 +43,7 @@ def _click_metrics(path: Path, clicks: Mapping[str, Any]) -> Metrics:
             add(f"sweep_iou@{target:g}", achieved)
     means = {name: total / count for name, total in sums.items()}
     curve = [means[f"iou_{t}"] for t in range(1, most + 1)]
-    metrics: Metrics = {"mean_iou": curve[-1], "n": count}
+    metrics: dict[str, Any] = {"mean_iou": curve[-1], "n": count}
     metrics |= {"seconds_per_click": means.pop("seconds_network"), "overhead_per_click": means.pop("seconds_other")}
     for target in targets:
         whole, between = clicks_for_mean(curve, target, max(first, 1), means.get("iou_0"))
@@ -91,14 +52,15 @@ def _click_metrics(path: Path, clicks: Mapping[str, Any]) -> Metrics:
     return metrics | means
 
 
-def _describe_clicks(metrics: Metrics, clicks: Mapping[str, Any]) -> str:
-    reached = ", ".join(f"NoC@{100 * t:g} {metrics[f'noc@{t:g}']:.2f}" for t in clicks["targets"])
+def describe_clicks(metrics: Mapping[str, Any], clicks: Clicking) -> str:
+    """One line for the console."""
+    reached = ", ".join(f"NoC@{100 * t:g} {metrics[f'noc@{t:g}']:.2f}" for t in clicks.targets)
     cost = 1000 * (metrics["seconds_per_click"] + metrics["overhead_per_click"])
-    last = f"mean IoU {_percent(metrics['mean_iou'])} after {clicks['most']} clicks ({clicks['rule']} rule)"
+    last = f"mean IoU {_percent(metrics['mean_iou'])} after {clicks.most} clicks ({clicks.rule} rule)"
     return f"{', '.join(filter(None, [last, reached]))} over {metrics['n']:,} objects, {cost:.0f} ms a click"
 
 
-def click_table(metrics: Metrics, clicks: Mapping[str, Any]) -> str:
+def click_table(metrics: Mapping[str, Any], clicks: Clicking) -> str:
     """Some lines for the console: the curve at a few counts, and per target how many clicks and how many failures."""
     shown = [t for t in (0, 1, 3, 5, 10, 20) if f"iou_{t}" in metrics]
     lines = [
@@ -107,12 +69,12 @@ def click_table(metrics: Metrics, clicks: Mapping[str, Any]) -> str:
         "",
         f"{'target IoU':>12} {'NoC':>8} {'failed':>8} {'whole set':>10}",
     ]
-    for target in clicks["targets"]:
+    for target in clicks.targets:
         whole = metrics[f"wholeset@{target:g}"]
-        never = f">{clicks['most']}" if whole is None else f"{whole:.1f}"
+        never = f">{clicks.most}" if whole is None else f"{whole:.1f}"
         needed, failed = metrics[f"noc@{target:g}"], metrics[f"failed@{target:g}"]
         lines.append(f"{target:>12.0%} {needed:>8.2f} {failed:>8,} {never:>10}")
-    if swept := clicks.get("sweep"):
+    if swept := clicks.sweep:
         lines += ["", f"{'until IoU':>12} {'clicks':>8} {'IoU %':>8}"]
         for target in swept:
             used, achieved = metrics[f"sweep_clicks@{target:g}"], metrics[f"sweep_iou@{target:g}"]

@@ -1,0 +1,99 @@
+"""The section `evaluation` of a recipe, typed: each protocol says which of its values it reads.
+
+What a protocol does not read determines no result of it, and so no run's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from experiments.composition.building import build_part
+from experiments.composition.tree import Tree
+from experiments.evaluation.pasting import Paste
+
+SHARED = ("protocol", "test", "batch_size")  # of every protocol: which one, on what, how many at a time
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How probabilities on a crop become a mask in its image; see `pasting.Paste`.
+
+    Args:
+        threshold: of the probability, 0..1, exceeded by the object.
+        stretch: the pasted map is stretched to 256 levels first, as DEXTR's code does.
+        paste: interpolation on the way back.
+        box: where predictions count: the object's own box, that of the first clicks, or all of the crop.
+    """
+
+    threshold: float = 0.5
+    stretch: bool = False
+    paste: Literal["nearest", "linear", "cubic"] = "cubic"
+    box: Literal["tight", "clicked", "crop"] = "tight"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:  # NaN, too
+            raise ValueError(f"evaluation.threshold is of a probability, 0 to 1, got {self.threshold}")
+
+    @property
+    def pasting(self) -> Paste:
+        """The same as what does it."""
+        return Paste(self.threshold, self.paste, self.stretch, self.box)
+
+
+@dataclass(frozen=True)
+class SweepSettings(MaskSettings):
+    """The same, and other thresholds that a report shows for comparison."""
+
+    thresholds: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Clicking:
+    """The section `evaluation.clicks`: what a number of clicks means nothing without.
+
+    Args:
+        rule: where the next click goes.
+        most: clicks of every object, first points included.
+        corrections: after the first points; None for as many as `most` allows.
+        start: from `nothing`, or from a `mask` of the data set.
+        targets: IoUs, 0..1, that are to be reached.
+        sweep: IoUs at which a user stops, for curves of IoU by clicks used.
+        seed: of ties and of careless users; None for the data's.
+    """
+
+    rule: str = "itis"
+    most: int = 20
+    corrections: int | None = None
+    start: Literal["nothing", "mask"] = "nothing"
+    targets: Sequence[float] = (0.85, 0.9)
+    sweep: Sequence[float] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.most < 1 or (self.corrections or 0) < 0:
+            raise ValueError(
+                f"evaluation.clicks needs at least one click, got most {self.most}, corrections {self.corrections}"
+            )
+
+
+@dataclass(frozen=True)
+class ClickSettings(MaskSettings):
+    """The same, and how the simulated user clicks."""
+
+    clicks: Clicking = field(default_factory=Clicking)
+
+
+def read_settings(kind: type[Settings], evaluation: Tree) -> Settings:
+    """What a protocol reads of a recipe's section. Raises ValueError in one sentence for a value of another type."""
+    asked = {f.name: evaluation[f.name] for f in fields(kind) if f.name in evaluation}  # type: ignore[arg-type]
+    return build_part(kind, asked)  # type: ignore[no-any-return]
+
+
+def as_plain(value: Any) -> Any:
+    """Settings as a record and a hash hold them."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
+    return [as_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
