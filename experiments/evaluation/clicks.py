@@ -124,7 +124,9 @@ def click_choices(evaluation: Node) -> list[Choice]:
     left_out = " and ".join(record.get("left_out", ()))
     points = config["data"]["init_args"]["sample"]["test_points"]
     if name_of(points) != "NoPoints":
-        first = f"{name_of(points)} ({in_words(points)}) given at once, they count as clicks"
+        words, name = in_words(points), name_of(points)
+        said = words if words.startswith(name) else f"{name} ({words})"
+        first = f"{said} given at once, they count as clicks"
     else:
         first = "by the rule, on the start mask" if clicks.start == "mask" else "by the rule, on an empty prediction"
     return [

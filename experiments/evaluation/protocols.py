@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
 from experiments.console import DASH, Choice, Grid
+from experiments.evaluation.settings import NoSettings
 from experiments.pictures import Picture
 from experiments.runs.node import Node
 
@@ -59,7 +60,7 @@ class Protocol(ABC):
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
-    settings: ClassVar[type]
+    settings: ClassVar[type] = NoSettings
     behaviour: ClassVar[int] = 1
     elsewhere: ClassVar[str] = ""
 

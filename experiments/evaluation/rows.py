@@ -42,7 +42,7 @@ def part_of(folder: Path, rank: int) -> Path:
     return folder / f"rows.{rank}.csv"
 
 
-def merge_rows(folder: Path, units: int, processes: int) -> Path:
+def merge_rows(folder: Path, expected: int, processes: int) -> Path:
     """rows.csv from the parts of all processes, in the order of the units, each unit once.
 
     A process without units of its own repeats some: of two parts that hold a unit the first one's rows count. Raises
@@ -62,8 +62,8 @@ def merge_rows(folder: Path, units: int, processes: int) -> Path:
                 first = number if first is None else first
                 if number == first and len(row) > 1:
                     out.writerow(row)
-    if seen != units:
-        raise RuntimeError(f"{units} objects were to be evaluated, rows of {seen} were written in {folder}")
+    if seen != expected:
+        raise RuntimeError(f"{expected} objects were to be evaluated, {seen} of them have rows in {folder}")
     merged.replace(folder / "rows.csv")
     for part in parts:
         part.unlink()

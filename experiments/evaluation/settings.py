@@ -18,6 +18,11 @@ Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
+class NoSettings:
+    """Nothing: what a network answers is all there is."""
+
+
+@dataclass(frozen=True)
 class MaskSettings:
     """How probabilities on a crop become a mask in its image; see `pasting.Paste`.
 
@@ -88,6 +93,8 @@ class ClickSettings(MaskSettings):
 
 def read_settings(kind: type[Settings], evaluation: Tree) -> Settings:
     """What a protocol reads of a recipe's section. Raises ValueError in one sentence for a value of another type."""
+    if not fields(kind):  # type: ignore[arg-type]
+        return kind()
     asked = {f.name: evaluation[f.name] for f in fields(kind) if f.name in evaluation}  # type: ignore[arg-type]
     return build_part(kind, asked)  # type: ignore[no-any-return]
 

@@ -166,7 +166,7 @@ def foreign_runs(path: Path) -> list[str]:
     tree = json.loads(path.read_text())
     if tree.get("kind") == COMPARISON or tree["profile"].endswith("-changed"):
         return []
-    table, conditions = load_table(tree["id"]), Conditions(tree["profile"])
+    table, conditions = load_table(tree.get("file") or tree["id"]), Conditions(tree["profile"])
     complaints = []
     for cell in tree["cells"]:
         if not cell["runs"] or any(choice["name"] == "weights" for choice in tree["choices"].get(cell["row"], [])):

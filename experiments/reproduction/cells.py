@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from experiments.console import Choice
-from experiments.evaluation.protocols import protocol_of_record
+from experiments.evaluation.protocols import protocol, protocol_of_record
 from experiments.pictures import Picture
 from experiments.reproduction.specs import Pair, RunSpec
 from experiments.reproduction.tables import Table, Value
@@ -115,7 +115,9 @@ def measure(
     published, unit = table.row(row).published.get(column), table.column(column).unit
     found = {run: records.metric(run, metric) for run in (*runs, *before_runs)}
     if None in found.values():  # one seed without a number leaves a mean without meaning
-        shown, why = protocol_of_record(records.read(runs[0])).without_number(metric, records.read(runs[0])["metrics"])
+        record = records.read(runs[0])
+        how = protocol_of_record(record) or protocol(spec.protocol if spec else "clicks")
+        shown, why = how.without_number(metric, record["metrics"])
         state = judge(published, shown, None, unit, profile)
         lost, seeds = sum(found[run] is None for run in runs), len(runs)
         which = f"with {lost} of {seeds} seeds " if 0 < lost < seeds else ""

@@ -137,6 +137,11 @@ class Node:
         return RunFolder(runs_root() / self.hash)
 
     @property
+    def start(self) -> Node | None:
+        """The training, or its stand-in, that a training goes on from."""
+        return self.parents.get("start")
+
+    @property
     def model(self) -> Node:
         """The training, or its stand-in, whose network this run is or is about; a study, which has none, is its own."""
         about = next((self.parents[role] for role in ("model", "evaluation") if role in self.parents), None)

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from experiments.evaluation.summaries import click_table, describe, summarise
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
@@ -31,10 +30,13 @@ from datamodules.keys import rng
 from datamodules.selection import open_objects
 from experiments import evaluate, fit
 from experiments.composition.compose import compose
-from experiments.evaluation import summaries as object_rows
-from experiments.evaluation.clicks import ClickScorer, checked, click_rule, click_through
-from experiments.evaluation.pasting import Paste, box_kept, checked_box
+from experiments.evaluation import click_summary
+from experiments.evaluation.clicking import click_rule, click_through
+from experiments.evaluation.clicks import ClickScorer
+from experiments.evaluation.evaluate import protocol_of
+from experiments.evaluation.pasting import Paste, box_kept
 from experiments.evaluation.rows import merge_rows, read_rows
+from experiments.evaluation.settings import MaskSettings, read_settings
 from experiments.evaluation.simulated_user import SimulatedUser
 from experiments.runs.folder import find_run
 from experiments.runs.node import Node, load_node
@@ -356,8 +358,8 @@ def test_points_that_follow_from_others_cost_no_click(kinds, clicks):
 
 
 def test_where_predictions_count_is_one_of_three():
-    with pytest.raises(ValueError, match=r"evaluation.box is 'loose'; there are: tight, clicked, crop"):
-        checked_box({"box": "loose"})
+    with pytest.raises(ValueError, match=r"box.*tight.*clicked.*crop.*loose"):
+        read_settings(MaskSettings, {"box": "loose"})
 
 
 def test_a_prediction_outside_the_box_that_the_user_clicked_can_be_dropped():
@@ -374,11 +376,11 @@ def test_a_prediction_outside_the_box_that_the_user_clicked_can_be_dropped():
 
 def test_a_recipe_without_the_section_is_refused():
     with pytest.raises(ValueError, match=r"recipe fairs has no section evaluation\.clicks"):
-        checked({"method": "fairs", "evaluation": {"protocol": "clicks"}})
-    with pytest.raises(ValueError, match="start is 'masks'; there are: nothing, mask"):
-        checked({"method": "fairs", "evaluation": {"clicks": {**CLICKS, "start": "masks"}}})
-    with pytest.raises(ValueError, match="at least one click"):
-        checked({"method": "fairs", "evaluation": {"clicks": {**CLICKS, "most": 0}}})
+        protocol_of({"method": "fairs", "evaluation": {"protocol": "clicks"}})
+    for value, complaint in (("start", "clicks.start"), ("most", "at least one click")):
+        wrong = {"protocol": "clicks", "clicks": {**CLICKS, value: {"start": "masks", "most": 0}[value]}}
+        with pytest.raises(ValueError, match=complaint):
+            protocol_of({"method": "fairs", "evaluation": wrong})
 
 
 @pytest.fixture
@@ -401,7 +403,8 @@ def scored(model, config, folder):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     Trainer(accelerator="cpu", devices=1, enable_model_summary=False, **quiet).test(scorer, verbose=False)
     path = merge_rows(folder, len(index), 1)
-    return list(read_rows(path)), summarise(path, config["evaluation"]), index
+    how, settings = protocol_of(config)
+    return list(read_rows(path)), how.summarise(path, settings), index
 
 
 def test_rows_hold_the_evidence_and_metrics_are_computed_from_them(tree, tmp_path):
@@ -429,8 +432,9 @@ def test_rows_hold_the_evidence_and_metrics_are_computed_from_them(tree, tmp_pat
 
 def test_metrics_do_not_depend_on_how_many_rows_are_read_at_a_time(tree, tmp_path, monkeypatch):
     _, metrics, _ = scored(Discs(5), tree, tmp_path / "run")
-    monkeypatch.setattr(object_rows, "CHUNK", 2)
-    assert summarise(tmp_path / "run" / "rows.csv", tree["evaluation"]) == metrics
+    monkeypatch.setattr(click_summary, "CHUNK", 2)
+    how, settings = protocol_of(tree)
+    assert how.summarise(tmp_path / "run" / "rows.csv", settings) == metrics
 
 
 def test_a_picture_shows_the_masks_after_several_clicks(tree, tmp_path):
@@ -460,11 +464,12 @@ def test_start_masks_make_a_point_of_the_curve_before_the_first_click(tree, tmp_
 
 def test_the_console_shows_a_few_lines(tree, tmp_path):
     _, metrics, _ = scored(Discs(5), tree, tmp_path / "run")
-    lines = click_table(metrics, tree["evaluation"]["clicks"]).splitlines()
+    how, settings = protocol_of(tree)
+    lines = how.table(metrics, settings).splitlines()
     assert lines[0].split() == ["clicks", "1", "3", "5", "10", "20"]
     assert f"{100 * metrics['iou_20']:.1f}" == lines[1].split()[-1]
     assert lines[-1].split() == ["90%", f"{metrics['noc@0.9']:.2f}", str(metrics["failed@0.9"]), ">20"]
-    assert "(itis rule)" in describe(metrics, tree["evaluation"])
+    assert "(itis rule)" in how.describe(metrics, settings)
 
 
 def test_the_command_line_says_rule_clicks_and_size(tree, monkeypatch):
@@ -501,7 +506,7 @@ def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(
     config["evaluation"]["clicks"] = {**CLICKS, "rule": "random", "most": 7}
     found = []
     for processes in (1, 2):
-        node = Node("evaluate", copy.deepcopy(config), (training,))
+        node = Node("evaluate", copy.deepcopy(config), {"model": training})
         node.config["trainer"].update(devices=processes, strategy="ddp" if processes > 1 else "auto")
         folder = node.folder
         folder.prepare(node.describe())

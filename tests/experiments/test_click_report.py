@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from experiments.reports.click_curves import click_runs
 from PIL import Image
 
 from experiments.composition.compose import compose
@@ -21,10 +21,11 @@ from experiments.reports.choices import choices_of
 from experiments.reports.files import write_report
 from experiments.reports.gathering import choices_by_row, pictures_of
 from experiments.reports.grids import grids
+from experiments.reports.measured import measured_models
 from experiments.reproduction.cells import Choice, measure, table_result
 from experiments.reproduction.tables import load_table
 from experiments.runs.folder import RunFolder
-from experiments.runs.node import Node
+from experiments.runs.node import Found, Node
 from experiments.runs.records import Records
 
 ABLATION, PEERS = load_table("itis-fig5"), load_table("dextr-9")
@@ -38,7 +39,8 @@ def record(root: Path, run: str, curve: list[float], **metrics: Any) -> str:
     targets = {"noc@0.85": 5.25, "failed@0.85": 3, "wholeset_integer@0.85": 5, "wholeset@0.85": 4.17}
     said = {"n": 40, "mean_iou": curve[-1], "seconds_per_click": 0.0512, "overhead_per_click": 0.0034, **targets}
     said |= {f"iou_{t}": iou for t, iou in enumerate(curve, 1)} | metrics
-    content = {"run": run, "kind": "evaluate", "seed": 0, "parents": [], "metrics": said, "seconds": 60}
+    content = {"run": run, "kind": "evaluate", "seed": 0, "parents": {}, "metrics": said, "seconds": 60}
+    content["scoring"] = {"protocol": "clicks"}
     (root / run / "record.json").write_text(json.dumps(content))
     return run
 
@@ -124,7 +126,7 @@ def test_a_table_of_clicks_has_no_threshold_sweep_and_one_of_thresholds_no_click
     (tmp_path / "plain/record.json").write_text(json.dumps({"metrics": {"mean_iou": 0.9, "n": 4, "mean_iou@0.5": 0.9}}))
     chain = load_table("dextr-4")
     plain = measure(chain, chain.rows[0].label, "value", ["plain"], Records(tmp_path), "miniature")
-    assert click_runs(result(tmp_path, [plain], chain)) == {}
+    assert "clicks" not in measured_models(result(tmp_path, [plain], chain))
 
 
 def test_rows_of_several_test_sets_are_named_by_column_and_shared_runs_appear_once(tmp_path):
@@ -132,9 +134,9 @@ def test_rows_of_several_test_sets_are_named_by_column_and_shared_runs_appear_on
     pascal, grabcut = record(tmp_path, "pascal", RISING), record(tmp_path, "grabcut", RISING, **reached)
     columns = {"clicks_PASCAL_85": pascal, "clicks_GrabCut_90": grabcut, "IoU4_PASCAL": pascal}
     cells = [cell(tmp_path, "Ours", [run], PEERS, column) for column, run in columns.items()]
-    names = list(click_runs(result(tmp_path, cells, PEERS)))
+    names = list(measured_models(result(tmp_path, cells, PEERS))["clicks"])
     assert names == ["Ours (clicks_PASCAL_85, IoU4_PASCAL)", "Ours (clicks_GrabCut_90)"]
-    assert list(click_runs(result(tmp_path, cells[::2], PEERS))) == ["Ours"]
+    assert list(measured_models(result(tmp_path, cells[::2], PEERS))["clicks"]) == ["Ours"]
 
 
 @pytest.mark.parametrize("kind", ["markdown", "html"])
@@ -188,14 +190,15 @@ def _coloured(path: Path) -> int:
 def clicked(tmp_path):
     """An evaluation by clicks of a recipe and the training behind it, as folders with records only."""
 
-    def make(recipe: str, *overrides: str, parents: tuple[Node, ...] = ()) -> Node:
+    def make(recipe: str, *overrides: str, **parents: Node) -> Node:
         config = compose(recipe, profile="paper", overrides=["evaluation.protocol=clicks", *overrides])
         number = len(list(tmp_path.glob("*")))
         train, evaluation = RunFolder(tmp_path / f"train{number}"), RunFolder(tmp_path / f"evaluate{number}")
         for folder, content in ((train, {"initial_weights": "random"}), (evaluation, {"metrics": {"n": 345}})):
             folder.path.mkdir()
             (folder.path / "record.json").write_text(json.dumps(content))
-        return Node("evaluate", config, (Node("train", config, parents, found=train),), found=evaluation)
+        found = [Found(folder, folder.name, config) for folder in (train, evaluation)]
+        return Node("evaluate", config, {"model": Node("train", config, parents, found=found[0])}, found=found[1])
 
     return make
 
@@ -219,7 +222,7 @@ def test_the_facts_without_which_a_number_of_clicks_means_nothing(clicked):
     assert said["training data"] == "pascal_sbd/train"
     assert said["mask channel"] == "none"
     assert said["points at training"].startswith("InitialClicks (ring 40,")
-    assert "EpochMemory (reset_probability 0.3, coin each_epoch, rule itis" in said["clicks added in training"]
+    assert "EpochMemory (reset_probability 0.3, coin each_epoch, rule itis" in said["iteration"]
 
 
 def test_extreme_points_and_start_masks_are_other_first_clicks(clicked):
@@ -227,19 +230,19 @@ def test_extreme_points_and_start_masks_are_other_first_clicks(clicked):
     assert extreme["first click"].startswith("ExtremePoints (")
     assert extreme["first click"].endswith("given at once, they count as clicks")
     assert extreme["corrections"] == "none"
-    assert "clicks added in training" not in extreme
+    assert "iteration" not in extreme
     assert "mask channel" not in extreme
     assert facts(clicked("itis", "evaluation.clicks.start=mask"))["first click"] == "by the rule, on the start mask"
 
 
 def test_a_training_that_continues_another_names_its_run(clicked):
     first = clicked("itis").model
-    assert facts(clicked("itis", parents=(first,)))["training continues"] == f"run {first.hash}"
+    assert facts(clicked("itis", start=first))["training continues"] == f"run {first.hash}"
 
 
 def test_a_row_of_several_test_sets_tells_each_choice_once(clicked):
     tests = {name: clicked("itis", f"evaluation.test=[{name}]") for name in ("grabcut", "davis345")}
-    cells = [SimpleNamespace(row="ITIS", column=name, second=[node]) for name, node in tests.items()]
+    cells = [SimpleNamespace(row="ITIS", column=name, after=[node]) for name, node in tests.items()]
     (choices,) = choices_by_row(cells).values()
     objects = [choice.value for choice in choices if choice.name == "objects"]
     assert objects == ["grabcut, 345 objects", "davis345, 345 objects"]
@@ -248,14 +251,14 @@ def test_a_row_of_several_test_sets_tells_each_choice_once(clicked):
 
 def test_pictures_of_a_run_and_curves_of_a_training_appear_once(clicked, tmp_path):
     node = clicked("itis")
-    other = Node("evaluate", node.config, node.parents, found=RunFolder(tmp_path / "other"))
+    other = replace(node, found=Found(RunFolder(tmp_path / "other"), "other", node.config))
     for folder in (node.folder, other.folder):
         for i in range(8):
             save_picture(np.zeros((4, 4, 3), np.uint8), folder.path / "pictures" / f"{i:07d}-iou50.0.png")
     with (node.model.folder.path / "metrics.csv").open("w") as file:
         csv.writer(file).writerows([["step", "train/loss"], [1, 3.0], [2, 2.0]])
     shown = [("A", "noc", node), ("A", "iou", node), ("A", "grabcut", other), ("B", "noc", node)]
-    cells = [SimpleNamespace(row=row, column=column, second=[run]) for row, column, run in shown]
+    cells = [SimpleNamespace(row=row, column=column, after=[run]) for row, column, run in shown]
     pictures = pictures_of(cells, tmp_path)
     *overlays, curves = [picture.caption for picture in pictures]
     assert overlays == ["noc: IoU 50.0 %", "noc: IoU 50.0 %", "grabcut: IoU 50.0 %", "grabcut: IoU 50.0 %"]

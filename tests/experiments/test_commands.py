@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,13 +17,12 @@ import yaml
 
 from datamodules.clicks.points import EXTREME_KINDS
 from experiments import evaluate, fit, predict, report_check, reproduce, sweep_local
-from experiments.composition.compose import compose
 from experiments.console import one_sentence
 from experiments.interactive.first_clicks import extreme_order
 from experiments.reports.check import check_report
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.runs.folder import find_run
-from experiments.runs.node import Node
+from experiments.runs.node import load_node
 from experiments.training.callbacks import AtomicCheckpointIO
 from tests.experiments.tiny import CHANGED, SHRUNK, TINY, report_of
 
@@ -222,7 +222,7 @@ def test_weights_are_named_after_all_that_shapes_their_answer(here):
 def test_what_only_a_test_sees_does_not_name_a_training(here):
     def names(*overrides):
         node = evaluation_node(find_spec("dextr-4/psp"), Conditions("miniature", overrides), seed=0)
-        return node.parents[0].hash, node.hash
+        return node.parents["model"].hash, node.hash
 
     training, evaluation = names()
     exact = names("data.sample.test_points={rule: exact}")
@@ -231,13 +231,15 @@ def test_what_only_a_test_sees_does_not_name_a_training(here):
     assert names("evaluation.batch_size=3") == (training, evaluation)
 
 
-def test_an_evaluation_made_before_a_value_of_samples_existed_can_be_named(here):
-    node = evaluation_node(find_spec("itis-fig5/gaussian"), Conditions("miniature"), seed=0)
-    older = copy.deepcopy(node.config)
-    for key in ("test_view", "long_side"):
-        del older["data"]["init_args"]["sample"][key]
-    assert set(Node("evaluate", older, node.parents).identity()["sample"]) == {"test_points", "test_interpolation"}
-    assert "test_view" not in compose("dextr")["data"]["init_args"]["sample"]  # so that its runs keep their names
+def test_a_node_with_another_tree_has_another_name(here):
+    node = evaluation_node(find_spec("dextr-4/psp"), Conditions("miniature"), seed=0)
+    node.folder.prepare(node.describe())
+    found = load_node(node.folder)
+    assert found.hash == node.hash
+    stricter = copy.deepcopy(found.config)
+    stricter["evaluation"]["threshold"] = 0.9
+    assert replace(found, config=stricter).hash != found.hash
+    assert replace(found, config=copy.deepcopy(found.config)).hash == found.hash
 
 
 def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, monkeypatch, capsys):

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +10,11 @@ import pytest
 from experiments import compare
 from experiments.composition.compose import compose
 from experiments.console import DASH, one_sentence
+from experiments.evaluation import stages
 from experiments.reports import compared, comparison_report
 from experiments.reports import comparison_pictures as compare_pictures
 from experiments.reports.check import check_report
 from experiments.reports.comparison import Clicked, common_clicks, measured_grids, paired, spread, thirds
-from experiments.runs import models
 from experiments.runs.files import digest
 from experiments.runs.folder import RunFolder
 from lightning_modules.metrics.masks import object_iou
@@ -92,8 +91,8 @@ def test_objects_are_shown_from_the_worst_to_the_best():
 @pytest.fixture
 def runs(here, monkeypatch):
     """Makes finished trainings of methods whose networks paint a disc at every click."""
-    for module in (models, comparison_report, compare_pictures):
-        monkeypatch.setattr(module, "load_model", lambda node, folder: Discs(6.0).eval())
+    for module in (stages, comparison_report, compare_pictures):
+        monkeypatch.setattr(module, "load_model", lambda node: Discs(6.0).eval())
 
     def make(method, finished=True, change=lambda config: None):
         config = compose(method, profile="miniature")
@@ -186,17 +185,14 @@ def test_what_is_evaluated_already_is_not_made_again(here, runs):
     assert {line[3] for line in differences["lines"]} == {"+0.00"}  # the same discs
 
 
-def test_a_run_from_before_the_box_moved_keeps_its_box(runs):
+def test_a_run_of_an_older_version_is_read_and_said_to_be_older(runs, capsys):
     def older(config):
         config["evaluation"]["clicks"]["box"] = config["evaluation"].pop("box")
 
     training = compared.trained([runs("iog", change=older)])["iog"]
-    config = compared.with_box(training)
-    assert config["evaluation"]["box"] == "clicked"
-    assert "box" not in config["evaluation"]["clicks"]
-    lost = replace(training, config={**training.config, "evaluation": {"protocol": "object_iou"}})
-    with pytest.raises(ValueError, match=r"too old to be compared: its recipe has no evaluation\.box"):
-        compared.with_box(lost)
+    assert training.config["evaluation"]["box"] == "clicked"
+    assert "box" not in training.config["evaluation"]["clicks"]
+    assert "was made by an older version of the suite (format 1" in capsys.readouterr().err
 
 
 def test_bad_input_gets_one_sentence(here, runs, capsys):

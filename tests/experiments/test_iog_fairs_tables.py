@@ -39,7 +39,7 @@ def test_a_box_alone_is_the_network_of_the_ablation_that_sees_less():
     ]
     assert seen == [("none", "none"), ("box_centre", "box_centre"), (None, "box_centre")]
     assert [run.differs.get("model.guidance", "both") for run in (crop, geo, outside)] == [None, "both", "OutsideMaps"]
-    assert two.first == replace(outside_101, first=None)
+    assert two.first_stage == replace(outside_101, first_stage=None)
     assert (two.differs, two.train) == (
         cell("iog-3", "R101, full, 10k").differs, cell("iog-3", "R101, full, 10k").train
     )  # fmt: skip
@@ -85,8 +85,8 @@ def test_labels_that_a_model_made_are_all_that_its_successor_learns_from():
 
 def test_the_gain_of_a_corrective_click_is_between_the_rows_above_it():
     before, after, gain = (row.cells["value"] for row in load_table("fairs-refine").rows)
-    assert gain.second == after
-    assert gain.first == replace(after, differs={**after.differs, "evaluation.clicks.corrections": 0})
+    assert gain.after == after
+    assert gain.before == replace(after, differs={**after.differs, "evaluation.clicks.corrections": 0})
     assert (before.test, before.test.hard.by.test) == (after.test, RowData("pascal/val"))
     assert (before.test.hard.below, before.train) == (0.7, after.train)
 

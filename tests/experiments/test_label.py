@@ -20,6 +20,7 @@ from datamodules.clicks.points import PointKind, Points
 from datamodules.selection import open_objects
 from experiments import label
 from experiments.composition.building import build_part
+from experiments.evaluation.stages import load_interactive
 from experiments.labelling import labeller as labelling
 from experiments.labelling.boxes import unsaid_by_boxes
 from experiments.labelling.coco_file import write_labels
@@ -32,7 +33,6 @@ from experiments.reproduction.spec_reader import FOLDER
 from experiments.reproduction.specs import Pair, RowData
 from experiments.reproduction.tables import read_table
 from experiments.runs.folder import RunFolder
-from experiments.runs.models import load_interactive
 from experiments.runs.naming import LABELS
 from experiments.runs.node import Node, in_order, load_node
 from tests.experiments.tiny import SHRUNK, TINY
@@ -49,7 +49,7 @@ def untrained(*arguments: str) -> Node:
     node = Node("train", config)
     torch.manual_seed(0)
     torch.save(build_part(LightningModule, config["model"]).state_dict(), prepared(node) / "weights.pt")
-    node.folder.finish(kind="train", metrics={}, seconds=0.0, parents=[])
+    node.folder.finish(kind="train", metrics={}, seconds=0.0, parents={})
     return node
 
 
@@ -61,7 +61,7 @@ def prepared(node: Node):
 
 def labelling_of(model: Node, **values) -> Node:
     config = {**model.config, "evaluation": {**model.config["evaluation"], "batch_size": 3, **values}}
-    return Node("label", config, (model,))
+    return Node("label", config, {"model": model})
 
 
 class Disc(nn.Module):
@@ -274,17 +274,17 @@ def test_two_stages_label_boxes_with_a_run_that_needs_an_inside_point(store, tmp
     label.main(["--run", second.hash, "--first", first.hash, "--boxes", file])
     (folder,) = [run for run in store.iterdir() if (run / LABELS).exists()]
     record = json.loads((folder / "record.json").read_text())
-    assert record["parents"] == [second.hash, first.hash]
+    assert record["parents"] == {"model": second.hash, "first_stage": first.hash}
     assert record["metrics"]["n"] == 3
     again = load_node(RunFolder(folder))
-    assert (again.model.hash, again.first.hash) == (second.hash, first.hash)
+    assert (again.model.hash, again.parents["first_stage"].hash) == (second.hash, first.hash)
     with pytest.raises(ValueError, match=f"--first {second.hash} needs more than a box, too"):
         label.main(["--run", second.hash, "--first", second.hash, "--boxes", file])
 
 
 def test_stages_that_see_different_crops_are_refused(store):
     first, second = untrained(*OUTSIDE, "--data.sample.relax=3"), untrained("--config=iog", *TINY[1:])
-    node = Node("evaluate", second.config, (second, first))
+    node = Node("evaluate", second.config, {"model": second, "first_stage": first})
     with pytest.raises(ValueError, match=r"same crop: data\.sample\.relax is 3 of the first"):
         load_interactive(node)
 
@@ -368,15 +368,15 @@ def test_a_row_trained_on_labels_is_a_graph_that_trains_labels_and_trains(store,
     assert [run.kind for run in in_order([node])] == ["train", "label", "train", "evaluate"]
     assert not store.exists()  # named before anything is run
     training = node.model
-    (made,) = training.parents
+    (made,) = training.lists
     assert training.start is None  # from scratch
     assert made.model.hash == evaluation_node(by, CONDITIONS, 0).model.hash  # which the table trains anyway
     (entry,) = training.config["data"]["init_args"]["train"]
     assert entry == {"name": "pascal/train", "every": 2, "labelled": made.hash}
     prepared(node)
     assert load_node(node.folder).hash == node.hash
-    assert training.manifest().endswith(made.hash)
-    assert training.with_lists().config["data"]["init_args"]["train"][0]["labelled"] == str(made.folder.path / LABELS)
+    assert training.manifest.endswith(made.hash)
+    assert training.opened["data"]["init_args"]["train"][0]["labelled"] == str(made.folder.path / LABELS)
 
 
 def test_jobs_of_a_cluster_wait_for_the_labels(store, tmp_path, monkeypatch):
@@ -419,10 +419,10 @@ def test_a_first_stage_is_a_second_network_of_the_evaluation(store, tmp_path):
     table = table_of(tmp_path, self_labelled(first="+ PSP"))
     spec = table.rows[3].cells["value"]
     assert not isinstance(spec, Pair)
-    assert spec.first.differs == {"model.guidance": None}
+    assert spec.first_stage.differs == {"model.guidance": None}
     node = evaluation_node(spec, CONDITIONS, 0)
-    assert node.first.hash == evaluation_node(table.rows[1].cells["value"], CONDITIONS, 0).model.hash
-    assert node.model.hash != node.first.hash
+    assert node.parents["first_stage"].hash == evaluation_node(table.rows[1].cells["value"], CONDITIONS, 0).model.hash
+    assert node.model.hash != node.parents["first_stage"].hash
     alone = evaluation_node(replace(spec, first=None), CONDITIONS, 0)
     assert alone.model.hash == node.model.hash
     assert alone.hash != node.hash
@@ -449,8 +449,8 @@ def test_labels_of_the_store_can_be_typed_as_data(store, discs, capsys):
     execute(made)
     typed = f"--data.train=[{{name: pascal/val, limit: 11, labelled: '{made.hash}'}}]"
     training = FitRequest.read([*TINY[:5], typed]).training
-    assert [parent.hash for parent in training.parents] == [made.hash]
-    opened = training.with_lists().config["data"]["init_args"]
+    assert [run.hash for run in training.lists] == [made.hash]
+    opened = training.opened["data"]["init_args"]
     index = open_objects(opened["train"], opened["root"], 0)
     assert index.object_id.tolist() == [entry["object_id"] for entry in written(made)["annotations"]]
     for i, entry in enumerate(written(made)["annotations"]):
@@ -466,16 +466,16 @@ def test_a_model_learns_from_what_another_one_labelled(store, tmp_path):
         record = execute(run)
     assert record["metrics"]["n"] > 0
     training = json.loads((node.model.folder.path / "record.json").read_text())
-    assert training["parents"] == [node.model.parents[0].hash]
+    assert training["parents"] == {"lists": [node.model.lists[0].hash]}
     assert training["initial_weights"].startswith("random")
 
 
 def test_two_stages_are_evaluated_like_one(store):
     first, second = untrained(*OUTSIDE, "--model.guidance=OutsideMaps"), untrained("--config=iog", *TINY[1:])
-    node = Node("evaluate", second.config, (second, first))
+    node = Node("evaluate", second.config, {"model": second, "first_stage": first})
     record = execute(node)
-    assert record["parents"] == [second.hash, first.hash]
+    assert record["parents"] == {"model": second.hash, "first_stage": first.hash}
     assert record["metrics"]["n"] == 11
-    alone = Node("evaluate", second.config, (second,))
+    alone = Node("evaluate", second.config, {"model": second})
     assert alone.hash != node.hash
     assert load_interactive(alone).__class__.__name__ == "IOG"

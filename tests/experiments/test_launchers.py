@@ -58,7 +58,7 @@ def chain(*extra):
 def test_parents_come_before_children_and_each_once(store):
     training, evaluation = chain()
     scored = {**evaluation.config, "evaluation": {**evaluation.config["evaluation"], "threshold": 0.3}}
-    other = Node("evaluate", scored, (training,))
+    other = Node("evaluate", scored, {"model": training})
     assert in_order([other, evaluation]) == [training, other, evaluation]
 
 
@@ -128,10 +128,10 @@ def test_the_children_of_a_failed_run_are_reported_and_other_rows_run(here, monk
         def launch(self, node, title):
             if node.config["model"]["init_args"]["guidance"] is None:
                 raise Failed("the disk is full")
-            assert all(parent.folder.record for parent in node.parents)
+            assert all(parent.folder.record for parent in node.ancestors)
             node.folder.prepare(node.describe())
             if node.kind == "train":
-                node.folder.finish(kind=node.kind, metrics={}, parents=[])
+                node.folder.finish(kind=node.kind, metrics={}, parents={})
             return "" if node.kind == "train" else "job 5 is running"
 
     monkeypatch.setattr(graph, "launcher", lambda name, devices: Stub())

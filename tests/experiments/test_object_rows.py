@@ -3,8 +3,8 @@
 import csv
 
 import pytest
-from experiments.evaluation.summaries import summarise
 
+from experiments.evaluation.objects import ObjectIoU
 from experiments.evaluation.rows import merge_rows, read_rows
 
 COLUMNS = ["position", "iou", "error_rate", "seconds", "iou@0.5"]
@@ -33,7 +33,7 @@ def test_the_same_rows_give_the_same_digits_from_one_or_two_processes(tmp_path):
     write_part(alone, 0, range(50))
     write_part(two, 0, range(0, 50, 2))
     write_part(two, 1, range(1, 50, 2))
-    first, second = summarise(merge_rows(alone, 50, 1)), summarise(merge_rows(two, 50, 2))
+    first, second = (ObjectIoU().summarise(rows) for rows in (merge_rows(alone, 50, 1), merge_rows(two, 50, 2)))
     assert first == second
     assert first["n"] == 50
     assert first["mean_iou"] == pytest.approx(sum(1 / (i + 3) for i in range(50)) / 50)
@@ -42,6 +42,16 @@ def test_the_same_rows_give_the_same_digits_from_one_or_two_processes(tmp_path):
 
 def test_a_missing_object_is_an_error_and_the_parts_stay(tmp_path):
     write_part(tmp_path, 0, [0, 1, 3])
-    with pytest.raises(RuntimeError, match="4 objects were to be evaluated, 3 rows"):
+    with pytest.raises(RuntimeError, match="4 objects were to be evaluated, 3 of them have rows"):
         merge_rows(tmp_path, expected=4, processes=1)
     assert (tmp_path / "rows.0.csv").exists()
+
+
+def test_a_unit_may_have_several_rows_or_none(tmp_path):
+    """Images with two, no and one detections; the process that repeats the first one counts once."""
+    header = "position,score\n"
+    (tmp_path / "rows.0.csv").write_text(f"{header}0,0.9\n0,0.4\n2,0.7\n")
+    (tmp_path / "rows.1.csv").write_text(f"{header}1\n")
+    (tmp_path / "rows.2.csv").write_text(f"{header}0,0.9\n0,0.4\n")
+    rows = read_rows(merge_rows(tmp_path, expected=3, processes=3))
+    assert [(row["position"], row["score"]) for row in rows] == [("0", "0.9"), ("0", "0.4"), ("2", "0.7")]

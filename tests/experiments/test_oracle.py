@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-from experiments.evaluation.summaries import describe, summarise
 
 from datamodules.objects import evaluation_loader
 from datamodules.selection import open_objects
 from experiments.composition.building import sample_recipe
-from experiments.evaluation.oracle import OracleScorer
+from experiments.evaluation.oracle import Oracle, OracleScorer
 from experiments.evaluation.rows import merge_rows
+from experiments.evaluation.settings import SweepSettings
 from experiments.reproduction.plan import Conditions, compose_row, find_spec
 
 
@@ -35,6 +35,6 @@ def test_the_oracle_misses_what_people_s_boxes_cut_off_and_nothing_else(here):
 def test_its_rows_are_summed_up_like_those_of_other_objects(tmp_path):
     rows = "position,iou,seconds,iou@0.8\n0,1.0,0.0,1.0\n1,0.5,0.0,0.5\n"
     (tmp_path / "rows.0.csv").write_text(rows)
-    metrics = summarise(merge_rows(tmp_path, 2, processes=1), {"protocol": "oracle"})
+    metrics = Oracle().summarise(merge_rows(tmp_path, 2, processes=1))
     assert (metrics["mean_iou"], metrics["n"]) == (0.75, 2)
-    assert describe(metrics, {"protocol": "oracle", "threshold": 0.8}).startswith("mean IoU 75.0")
+    assert Oracle().describe(metrics, SweepSettings(threshold=0.8)).startswith("mean IoU 75.0")

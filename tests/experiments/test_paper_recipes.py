@@ -82,7 +82,7 @@ def specs():
     for table in tables():
         for row in table.rows:
             for column, cell in row.cells.items():
-                for spec in (cell.first, cell.second) if isinstance(cell, Pair) else (main_run(cell),):
+                for spec in (cell.before, cell.after) if isinstance(cell, Pair) else (main_run(cell),):
                     if (training := training_of(spec)) not in known:
                         known.add(training)
                         yield pytest.param(spec, id=f"{table.id}-{row.label}-{column}")

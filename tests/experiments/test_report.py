@@ -24,10 +24,19 @@ CHAIN = load_table("dextr-4")
 BOXES, PSP, POINTS, SBD = [row.label for row in CHAIN.rows]
 
 
-def record(root: Path, run: str, seed: int, parents: tuple[str, ...] = (), seconds: float = 30, **metrics) -> str:
+def record(
+    root: Path,
+    run: str,
+    seed: int,
+    parents: tuple[str, ...] = (),
+    seconds: float = 30,
+    protocol="object_iou",
+    **metrics,
+) -> str:
     """A run record as the runs write it."""
     (root / run).mkdir(parents=True)
-    content = {"run": run, "kind": "evaluate" if metrics else "train", "seed": seed, "parents": list(parents)}
+    content = {"run": run, "kind": "evaluate" if metrics else "train", "seed": seed}
+    content |= {"parents": {"model": parents[0]} if parents else {}, "scoring": {"protocol": protocol}}
     content |= {"metrics": metrics, "seconds": seconds, "git": "0123456789ab", "hardware": {"threads": 2, "gpu": None}}
     (root / run / "record.json").write_text(json.dumps(content))
     return run
@@ -138,7 +147,7 @@ CLICKS, TARGET = load_table("dextr-9"), "clicks_PASCAL_85"
 def clicked(root: Path, run: str, reached: float | None) -> str:
     """A run of the click benchmark in which the whole set reaches 85 % after so many clicks, or never within 12."""
     curve = {f"iou_{t}": 0.8 for t in range(1, 13)}
-    return record(root, run, 0, n=7, **curve, **{"wholeset_integer@0.85": reached})
+    return record(root, run, 0, protocol="clicks", n=7, **curve, **{"wholeset_integer@0.85": reached})
 
 
 def test_a_target_never_reached_is_shown_as_more_than_the_most_clicks(tmp_path):

@@ -10,6 +10,9 @@ import torch
 
 from datamodules.selection import open_objects, read_list
 from experiments import fit, reproduce, select
+from experiments.evaluation.clicks import Clicks
+from experiments.evaluation.objects import ObjectIoU
+from experiments.evaluation.selecting import Selecting
 from experiments.launching import fitting, slurm
 from experiments.launching.making import execute
 from experiments.reports.check import check_report
@@ -36,12 +39,12 @@ def scored(evaluation: Node, ious: list[float | str], metric: str = "iou") -> No
         writer = csv.writer(file)
         writer.writerow(["position", "object_id", metric])
         writer.writerows([i, 100 + i, iou] for i, iou in enumerate(ious))
-    evaluation.folder.finish(kind="evaluate", metrics={"n": len(ious)}, parents=[])
+    evaluation.folder.finish(kind="evaluate", metrics={"n": len(ious)}, parents={})
     return evaluation
 
 
 def below(bound: float, evaluation: Node, metric: str = "iou") -> Node:
-    return Node("select", evaluation.config, (evaluation,), rule={"metric": metric, "below": bound})
+    return Node("select", evaluation.config, {"evaluation": evaluation}, rule={"metric": metric, "below": bound})
 
 
 def test_objects_below_the_bound_are_listed_and_those_at_it_are_not(store):
@@ -49,7 +52,7 @@ def test_objects_below_the_bound_are_listed_and_those_at_it_are_not(store):
     record = execute(node)
     assert read_list(node.folder.path / LIST).tolist() == [100, 102]
     assert record["metrics"] == {"n": 2, "of": 4}
-    assert record["parents"] == [node.parents[0].hash]
+    assert record["parents"] == {"evaluation": node.parents["evaluation"].hash}
     assert execute(node) == record  # and not made again
 
 
@@ -96,16 +99,17 @@ def test_runs_on_hard_objects_have_names_before_anything_is_run(store):
     training = node.model
     assert training.start is not None
     assert training.start.start is None
-    assert [run.kind for run in training.parents] == ["train", "select"]
-    assert [run.kind for run in node.parents] == ["train", "select"]
+    for run, role in ((training, "start"), (node, "model")):
+        assert {role: parent.kind for role, parent in run.parents.items()} == {role: "train"}
+        assert [listing.kind for listing in run.lists] == ["select"]
     (spec,) = training.config["data"]["init_args"]["train"]
-    assert spec == {"name": "pascal/train", "half": 2, "listed": training.parents[1].hash}
+    assert spec == {"name": "pascal/train", "half": 2, "listed": training.lists[0].hash}
     assert training.config["model"]["init_args"]["network"]["init_args"]["pretrained"] is False
     again = load_node(prepared(node))
     assert again.hash == node.hash
     assert again.model.start.hash == training.start.hash
-    assert again.manifest() == node.manifest()
-    assert again.model.manifest() == training.manifest()
+    assert again.manifest == node.manifest
+    assert again.model.manifest == training.manifest
 
 
 def test_arms_differ_by_their_start_and_by_their_list(store):
@@ -128,28 +132,29 @@ def test_what_a_test_clicks_names_no_training(store):
 def test_a_list_is_opened_where_its_run_lies(store):
     node = evaluation_node(find_spec("dextr-8/5-points-ohem"), CONDITIONS, 0)
     training, name = node.model, node.model.hash
-    (listing,) = training.lists.values()
+    (chosen,) = training.lists
+    listing = chosen.folder.path / LIST
     specs, root = training.config["data"]["init_args"]["train"], training.config["data"]["init_args"]["root"]
     whole = open_objects([{"name": "pascal/train", "half": 2}], root)
     listing.parent.mkdir(parents=True)
     listing.write_text(f"{whole.object_id[3]}\n")
-    opened = training.with_lists()
-    assert opened.config["data"]["init_args"]["train"] == [{**specs[0], "listed": str(listing)}]
-    assert list(open_objects(opened.config["data"]["init_args"]["train"], root).object_id) == [whole.object_id[3]]
-    assert (opened.hash, opened.folder, opened.manifest()) == (name, training.folder, training.manifest())
+    opened = training.opened["data"]["init_args"]["train"]
+    assert opened == [{**specs[0], "listed": str(listing)}]
+    assert list(open_objects(opened, root).object_id) == [whole.object_id[3]]
+    assert training.hash == name
     assert training.config["data"]["init_args"]["train"] == specs
 
 
 def test_a_typed_data_set_takes_the_place_of_the_list(store):
     typed = Conditions("miniature", (*SHRUNK[1:], "data.train=[{name: pascal/train, half: 2}]"))
     training = evaluation_node(find_spec("dextr-8/5-points-ohem"), typed, 0).model
-    assert [run.kind for run in training.parents] == ["train"]
+    assert (list(training.parents), training.lists) == (["start"], ())
 
 
 def test_a_typed_test_set_is_not_what_objects_are_hard_on(store):
     typed = Conditions("miniature", (*SHRUNK[1:], "evaluation.test=[berkeley]"))
     node = evaluation_node(find_spec("dextr-8/5-points-ohem"), typed, 0)
-    assert [run.kind for run in node.parents] == ["train"]
+    assert (list(node.parents), node.lists) == (["model"], ())
     assert node.model.hash == evaluation_node(find_spec("dextr-8/5-points-ohem"), CONDITIONS, 0).model.hash
 
 
@@ -173,7 +178,8 @@ def test_a_command_makes_what_a_row_builds_on_first(here, monkeypatch):
     made = {}
     monkeypatch.setattr(fitting, "execute", lambda node, title: made.update({node.hash: node.kind}) or {"metrics": {}})
     monkeypatch.setattr(fitting, "report_to_wandb", lambda records: None)
-    monkeypatch.setattr(fitting, "describe", lambda *arguments: "")
+    monkeypatch.setattr(ObjectIoU, "describe", lambda *arguments: "")
+    monkeypatch.setattr(Clicks, "describe", lambda *arguments: "")
     fit.run(["--row=dextr-8/5-points-ohem", *SHRUNK])
     assert list(made.values()) == ["train", "evaluate", "select", "train", "evaluate", "select", "evaluate"]
     assert FitRequest.read(["--row=dextr-8/5-points-ohem", *SHRUNK]).training.hash == evaluation_node(
@@ -211,7 +217,7 @@ def test_a_table_trains_goes_on_and_scores_on_hard_objects(here):
     training = evaluation_node(spec, CONDITIONS, 0).model
     record = json.loads((here / "runs" / training.hash / "record.json").read_text())
     assert record["initial_weights"] == f"run {training.start.hash}"
-    assert record["parents"] == [run.hash for run in training.parents]
+    assert record["parents"] == {"start": training.start.hash, "lists": [run.hash for run in training.lists]}
 
 
 @pytest.mark.slow
@@ -220,7 +226,7 @@ def test_a_training_without_a_step_keeps_the_weights_it_starts_from(store):
     start = Node("train", config)
     execute(start)
     still = FitRequest.read([*TINY, "--model.optimizer.lr=0.0", "--model.network.bn_statistics=frozen"]).config
-    goes_on = Node("train", still, (start,))
+    goes_on = Node("train", still, {"start": start})
     execute(goes_on)
     weights = [torch.load(node.folder.path / "weights.pt", weights_only=True) for node in (start, goes_on)]
     trained = [name for name in weights[0] if "num_batches" not in name and "running" not in name]
@@ -229,12 +235,14 @@ def test_a_training_without_a_step_keeps_the_weights_it_starts_from(store):
 
 @pytest.mark.slow
 def test_an_empty_list_ends_its_rows_and_no_others(here, monkeypatch):
-    def nothing_hard_in_training(node, folder, title):
+    made = Selecting.make
+
+    def nothing_hard_in_training(self, node, folder, title):
         if "half" in node.config["evaluation"]["test"][0]:
             raise ValueError("no object of pascal/train, half 2 has iou below 0.8: all 9 reach it")
-        select.select(node, folder, title)
+        return made(self, node, folder, title)
 
-    monkeypatch.setattr("experiments.launching.making.select", nothing_hard_in_training)
+    monkeypatch.setattr(Selecting, "make", nothing_hard_in_training)
     with pytest.raises(SystemExit):
         reproduce.main(["dextr-8", *SHRUNK])
     cells = report_of(here, "dextr-8")["cells"]
@@ -244,6 +252,6 @@ def test_an_empty_list_ends_its_rows_and_no_others(here, monkeypatch):
 
 def test_built_on_says_nothing_of_a_row_that_needs_no_other(store):
     base = built_on(find_spec("dextr-4/psp"), CONDITIONS, 0)
-    assert base.start is None
+    assert not base.parents
     assert not any(base.lists)
     assert base.listing(["pascal/val"]) == ()

@@ -1,0 +1,158 @@
+"""A method, a data class and a protocol that the suite has never heard of go all the way, from classes in this file.
+
+Several objects on whole images, no points anywhere, a frozen parent in role `extractor`, rows that are not one per
+object: what EXITS needs. Nothing of the project is edited for it; what stands here is what a newcomer has to write.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch import nn
+from torch.utils.data import DataLoader
+
+from datamodules.images import read_image
+from datamodules.selection import open_objects
+from experiments import evaluate, fit, report_check, reproduce
+from experiments.evaluation.protocols import PROTOCOLS, Metric, Protocol
+from experiments.evaluation.rows import read_rows
+from experiments.evaluation.scorer import Scorer
+from experiments.runs.folder import find_run
+from experiments.runs.models import load_model
+
+
+class Features(nn.Sequential):
+    """Images (B, 3, 16, 16) of 0..255 -> (B, 4)."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.BatchNorm1d(3 * 16 * 16, affine=False), nn.Linear(3 * 16 * 16, 4))
+
+
+class Brightness(LightningModule):
+    """The extractor's own training: features whose mean is the image's brightness."""
+
+    def __init__(self, network: Features):
+        super().__init__()
+        self.network = network
+
+    def loss(self, batch):
+        return (self.network(batch["image"]).mean(1) - batch["image"].mean((1, 2, 3)) / 255).square().mean()
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam((weight for weight in self.parameters() if weight.requires_grad), 0.05)
+
+
+class Counter(Brightness):
+    """Counts the objects of an image from the features of a frozen extractor."""
+
+    takes = {"extractor": "extractor"}  # noqa: RUF012
+
+    def __init__(self, network: nn.Linear, extractor: Features):
+        super().__init__(network)
+        self.extractor = extractor
+
+    def forward(self, image):
+        return self.network(self.extractor.eval()(image))[:, 0]
+
+    def loss(self, batch):
+        return (self(batch["image"]) - batch["objects"]).abs().mean()
+
+
+def images_of(specs, root, seed):
+    """Whole images with the number of their objects, in the order of the index."""
+    index, found = open_objects(specs, root, seed), []
+    for image in np.unique(index.image):
+        pixels = np.resize(read_image(index.image_paths[image]), (16, 16, 3)).transpose(2, 0, 1)
+        objects = np.count_nonzero(index.image == image)
+        found.append({"position": len(found), "image": torch.tensor(pixels).float(), "objects": objects})
+    return found
+
+
+class WholeImages(LightningDataModule):
+    def __init__(self, train: list, batch_size: int = 8, workers: int = 0, root: str | None = None, seed: int = 0):
+        super().__init__()
+        self.arguments, self.batch_size = (train, root, seed), batch_size
+
+    def train_dataloader(self):
+        return DataLoader(images_of(*self.arguments), self.batch_size)
+
+
+class CountScorer(Scorer):
+    """A row per counted object: an image has several, or none."""
+
+    columns, units = ("position", "number"), 32
+
+    def loader(self, rank, processes):
+        data = self.config["data"]["init_args"]
+        return DataLoader(images_of(self.config["evaluation"]["test"], data["root"], data["seed"])[rank::processes])
+
+    def score(self, batch):
+        position, counted = int(batch["position"]), max(0, round(float(self.model(batch["image"]))))
+        return [[position, number] for number in range(counted)] or [[position]]
+
+
+class Counts(Protocol):
+    """How many objects are counted, over all images."""
+
+    metrics = (Metric("counted", 1.0), Metric("images", 1.0))
+
+    def scorer(self, node, folder):
+        return CountScorer(load_model(node.model), node.opened, folder)
+
+    def summarise(self, rows, settings):
+        positions = [row["position"] for row in read_rows(rows)]
+        return {"counted": len(positions), "images": len(set(positions)), "n": len(positions)}
+
+
+RECIPE = """
+{method: %(method)s, reading: paper, profile: miniature, seed: 0, threads: 1, channels_last: false,
+ model: {class_path: %(here)s.%(method)s, init_args: %(parts)s},
+ data: {class_path: %(here)s.WholeImages,
+        init_args: {train: [pascal/train], batch_size: 8, workers: 0, root: null, seed: 0}},
+ trainer: {max_epochs: 3, accelerator: cpu, devices: 1, num_nodes: 1, strategy: auto, precision: 32-true},
+ evaluation: {protocol: counts, test: [pascal/val], batch_size: 1},
+ readings: {paper: {}}, profiles: {miniature: {}}}
+"""
+TABLE = """
+{number: 1, id: counting, paper: none, title: Counting, datasets: [PASCAL], metric: objects, unit: objects,
+ columns: {value: all objects of val}, reading: paper,
+ run: {train: [pascal/train], test: pascal/val, protocol: counts}, rows: [
+ {label: features, own: false, published: {value: null}, source: none, recipe: features.yaml, run: {}},
+ {label: counter, own: true, published: {value: 111}, source: drawn, recipe: counter.yaml,
+  run: {parents: {extractor: features}}}]}
+"""
+
+
+def test_a_method_without_points_goes_from_fit_to_a_checked_report(here, monkeypatch, capsys):
+    monkeypatch.setitem(PROTOCOLS, "counts", f"{__name__}.Counts")
+    features = {"class_path": f"{__name__}.Features"}
+    linear = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 4, "out_features": 1}}
+    for name, method, parts in (("features", "Brightness", {"network": features}),
+                                ("counter", "Counter", {"network": linear, "extractor": features})):  # fmt: skip
+        (here / f"{name}.yaml").write_text(RECIPE % {"method": method, "here": __name__, "parts": json.dumps(parts)})
+    (here / "counting.yaml").write_text(TABLE)
+
+    (extractor,) = fit.run(["--config=features.yaml", "--no-test"])
+    (counted,) = fit.run(["--config=counter.yaml", "--parent", f"extractor={extractor['run']}"])
+    training = find_run(counted["parents"]["model"])
+    assert training.record["parents"] == {"extractor": extractor["run"]}
+    given, kept = (torch.load(run.path / "weights.pt") for run in (find_run(extractor["run"]), training))
+    assert all(torch.equal(given[f"network.{name}"], kept[f"extractor.{name}"]) for name in Features().state_dict())
+    assert 0 < counted["metrics"]["images"] <= 32 < counted["metrics"]["n"]
+    evaluate.main(["--run", counted["run"], "--data", "pascal/val"])
+    assert "counted" in capsys.readouterr().out
+
+    reproduce.main(["counting.yaml", "--profile=miniature"])
+    assert "3 runs, 3 done" in capsys.readouterr().out
+    report = here / "reports" / "miniature" / "counting.json"
+    (cell,) = [cell for cell in json.loads(report.read_text())["cells"] if cell["runs"]]
+    assert (cell["measured"], cell["runs"]) == (counted["metrics"]["counted"], [counted["run"]])
+    assert f"| extractor | run {extractor['run']} " in report.with_suffix(".md").read_text()
+    report_check.main([str(report)])
+    with pytest.raises(ValueError, match="takes a finished run as 'extractor', and none is given"):
+        fit.run(["--config=counter.yaml"])
