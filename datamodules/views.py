@@ -169,7 +169,7 @@ def augmented_views(
         image = geometry.warp(image, matrix, full, recipe.warp_interpolation or recipe.interpolation)
         mask, void = (geometry.warp(array, matrix, full, "nearest") for array in (mask, void))
     if flipped:
-        matrix = geometry.compose(matrix, geometry.flip_matrix(full[1]))
+        matrix = geometry.after(matrix, geometry.flip_matrix(full[1]))
     seen = _box_of(mask) if chain else _box_through(mask, matrix)
     box = whole_box(full) if seen is None else seen  # as in DEXTR's code when augmentation moved the object out
     scaled = scaled_size(full, recipe) if recipe.view == "window" else None
@@ -179,7 +179,7 @@ def augmented_views(
     else:
         crop_box = box if seen is None else view_box(box, full, recipe)
         grid = geometry.box_to_grid(crop_box, size)
-    to_crop = geometry.compose(grid, matrix)
+    to_crop = geometry.after(grid, matrix)
     if not chain:
         image = geometry.warp(image, to_crop, size, recipe.interpolation)
         mask = warped_mask(mask, to_crop, size, recipe)

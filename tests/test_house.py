@@ -95,6 +95,18 @@ def test_a_method_imports_no_data_set_and_no_reader():
             assert not [other for other in others if other.startswith(below)], name
 
 
+def test_one_name_stands_for_one_thing():
+    """A recipe names a class of the two lower floors without its module; a reader meets functions in the same way."""
+    homes: dict[str, list[str]] = {}
+    for module, file in modules().items():
+        if module.startswith(("datamodules", "lightning_modules")):
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                    homes.setdefault(node.name, []).append(module)
+    del homes["main"]  # of commands
+    assert not {name: found for name, found in homes.items() if len(found) > 1}
+
+
 def test_modules_fit_a_screen_or_three():
     long = {name: n for name, file in modules().items() if (n := len(file.read_text().splitlines())) > 350}
     assert not long

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datamodules.clicks.errors import Depth, binary, pixels_of
 from datamodules.clicks.extreme import tight_box
-from datamodules.clicks.guidance import STD_PER_FWHM, ClickMaps, Size, add_gaussians, positive, stretched
+from datamodules.clicks.guidance import STD_PER_FWHM, ClickMaps, Size, add_gaussians, min_max_scaled, positive
 from datamodules.clicks.points import CORRECTIVE_KINDS, Clicked, PointKind, Points, SimulatedPoints, Target
 
 INITIAL_KINDS = (PointKind.INSIDE, PointKind.OUTSIDE)
@@ -157,7 +157,7 @@ class InsideOutsideMaps(ClickMaps):
         maps = self.blank(len(points.xy), size, points.xy.device)
         maps = super().add(maps, points.of(*INITIAL_KINDS))
         if self.stretch:
-            maps = self.peak * stretched(maps.flatten(1, 2)[:, None]).view_as(maps)  # both channels as one map
+            maps = self.peak * min_max_scaled(maps.flatten(1, 2)[:, None]).view_as(maps)  # both channels as one map
         return self.add(maps, points.of(*CORRECTIVE_KINDS))
 
 

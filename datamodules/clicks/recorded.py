@@ -181,7 +181,7 @@ class RecordedExtremePoints(_Recorded):
     type = "extreme"
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
-        return in_order(self.on_crop(target)).astype(np.float32), np.array(EXTREME_KINDS, np.int64)
+        return in_box_order(self.on_crop(target)).astype(np.float32), np.array(EXTREME_KINDS, np.int64)
 
     def box(self, native_id: str) -> NDArray[np.int64]:
         """The tight box xyxy of the clicked pixels, in pixels of the image."""
@@ -208,7 +208,7 @@ class RecordedInsidePoint(_Recorded):
         return with_kinds(self.on_crop(target)[0], outside_points(target.mask, self.relax))
 
 
-def in_order(points: NDArray) -> NDArray:
+def in_box_order(points: NDArray) -> NDArray:
     """Four points (4, 2) as left, top, right, bottom: the order in which they span the widest and highest box.
 
     Every point gets one place, also where one is the extreme of two sides; of equal orders the first one, as given.

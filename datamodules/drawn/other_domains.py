@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from datamodules.drawn.scenes import Layer, Scene, compose
+from datamodules.drawn.scenes import Layer, Scene, painted
 from datamodules.drawn.silhouettes import silhouette
 from datamodules.drawn.sprites import Look, colour, pattern, textured
 from datamodules.masks import mask_from_polygons
@@ -47,7 +47,7 @@ def street(rng: Generator, crowd: bool = False) -> Scene:
     layers = [_on_street(rng, str(rng.choice(list(STREET))), foot, horizon, width) for foot in feet]
     if crowd:
         layers += [_on_street(rng, "person", horizon + 14, horizon, 40, crowd=True) for _ in range(6)]
-    return compose(background, layers)
+    return painted(background, layers)
 
 
 def _on_street(rng: Generator, name: str, foot: float, horizon: int, width: int, crowd: bool = False) -> Layer:

@@ -1,6 +1,6 @@
 """Drawn scenes: textured things on a textured background, most of them two to a box, and which pixel belongs to which.
 
-A scene is planned as layers, back to front, and composed; a video is one plan composed again with the layers moved.
+A scene is planned as layers, back to front, and painted; a video is one plan painted again with the layers moved.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def plan_scene(
     return _background(rng, size), layers
 
 
-def compose(background: NDArray[np.float32], layers: Sequence[Layer]) -> Scene:
+def painted(background: NDArray[np.float32], layers: Sequence[Layer]) -> Scene:
     """Paint the layers over each other; what shows fewer than MIN_AREA pixels in the end is not annotated."""
     image, owner = background.copy(), np.zeros(background.shape[:2], np.uint8)
     names = [""]

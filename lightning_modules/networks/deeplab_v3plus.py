@@ -133,7 +133,7 @@ class DeepLabV3PlusHead(nn.Module):
         decoder_dropout: Sequence[float] = (0.0, 0.0),
     ) -> None:  # fmt: skip
         super().__init__()
-        self.aspp = ASPP(deep, aspp_channels, rates, dropout, separable)
+        self.aspp = ASPPWithImagePooling(deep, aspp_channels, rates, dropout, separable)
         self.decoder = Decoder(
             low_level, aspp_channels, low_level_channels, decoder_channels, separable, decoder_dropout
         )
@@ -143,7 +143,7 @@ class DeepLabV3PlusHead(nn.Module):
         return self.logits(self.decoder(self.aspp(features[-1]), features[0]))
 
 
-class ASPP(nn.Module):
+class ASPPWithImagePooling(nn.Module):
     """Atrous spatial pyramid pooling with the image's average (DeepLabv3, Fig. 5); its separable form is v3+'s.
 
     Shape: (B, in_channels, h, w) -> (B, channels, h, w). The average is over the whole map, whatever its size.

@@ -31,7 +31,7 @@ CENTRE = [(40, 30, POSITIVE)]
 def window(x=0.0, y=0.0, zoom=1.0, *, flipped=False, size=SIZE):
     """From an image of `size` to a crop that begins at (x, y) of the (flipped) image, `zoom` crop pixels per pixel."""
     first = geometry.flip_matrix(size[1]) if flipped else WHOLE
-    return geometry.compose(np.array([[zoom, 0, -x * zoom], [0, zoom, -y * zoom]]), first)
+    return geometry.after(np.array([[zoom, 0, -x * zoom], [0, zoom, -y * zoom]]), first)
 
 
 def batch_of(masks, to_crop=WHOLE, *, ids=None, size=SIZE, clicks=CENTRE, void=None) -> Batch:

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from lightning_modules.networks.backbones import batch_norms
-from lightning_modules.networks.deeplab_v3plus import ASPP, Decoder, DeepLabV3Plus, legacy_upsample
+from lightning_modules.networks.deeplab_v3plus import ASPPWithImagePooling, Decoder, DeepLabV3Plus, legacy_upsample
 
 TINY = {
     "backbone": "resnet10t", "widths": [8, 16, 32, 64],
@@ -160,7 +160,7 @@ def test_rates_double_where_a_cell_is_half():
 
 def test_the_image_average_reaches_every_cell():
     """Rates beyond the map leave each 3x3 with its centre, so that only the average connects distant cells."""
-    aspp = ASPP(3, 4, rates=(64, 64, 64), dropout=0.0, separable=False).eval()
+    aspp = ASPPWithImagePooling(3, 4, rates=(64, 64, 64), dropout=0.0, separable=False).eval()
     x = torch.rand(1, 3, 9, 11, requires_grad=True)
     aspp(x)[..., 0, 0].sum().backward()
     assert x.grad[..., 1:, 1:].any(dim=1).all()
@@ -174,7 +174,7 @@ def test_dropout_follows_the_projection_of_the_pyramid_in_training_only():
     assert not torch.equal(network(x), network(x))
     network.eval()
     assert torch.equal(network(x), network(x))
-    dropped = ASPP(8, 4000, rates=(), dropout=0.1, separable=True).train()
+    dropped = ASPPWithImagePooling(8, 4000, rates=(), dropout=0.1, separable=True).train()
     batch_norm = [layer for layer in dropped.modules() if isinstance(layer, nn.BatchNorm2d)]
     for layer in batch_norm:
         layer.eval()
