@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -71,7 +71,7 @@ class Seen:
             xy, kinds = held.xy.astype(np.float64), held.kinds.astype(np.int64)
         if click is not None:
             xy = np.concatenate([xy, geometry.apply(to_image, np.array([[click.x, click.y]]))])
-            kinds = np.append(kinds, PointKind.POSITIVE if click.positive else PointKind.NEGATIVE)
+            kinds = np.append(kinds, click.kind)
         return xy.astype(np.float32), kinds.astype(np.int8)
 
     def run_lengths(self, i: int) -> bytes:
@@ -85,15 +85,8 @@ class Seen:
 def appended(points: Points, clicks: list[Click | None]) -> Points:
     """One more click for every object, padding where there is none."""
     xy = [[click.x, click.y] if click else [0, 0] for click in clicks]
-    kinds = [
-        PointKind.PADDING if click is None else PointKind.POSITIVE if click.positive else PointKind.NEGATIVE
-        for click in clicks
-    ]
-    more_xy = torch.tensor(xy, dtype=points.xy.dtype, device=points.xy.device)[:, None]
-    more_kinds = torch.tensor(kinds, dtype=points.kinds.dtype, device=points.kinds.device)[:, None]
-    return replace(
-        points, xy=torch.cat([points.xy, more_xy], dim=1), kinds=torch.cat([points.kinds, more_kinds], dim=1)
-    )
+    kinds = [click.kind if click else PointKind.PADDING for click in clicks]
+    return points.with_more(torch.tensor(xy)[:, None], torch.tensor(kinds)[:, None])
 
 
 @contextlib.contextmanager

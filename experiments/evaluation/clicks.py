@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +121,7 @@ def _appended(points: Points, clicks: Sequence[Click | None], users: Sequence[Si
             at_rim = (place >= -0.5) & (place <= last + 0.5)
             xy[i, 0] = np.where(at_rim, np.clip(place, 0, last), place)
             kinds[i, 0] = users[i].kinds[-1]
-    more = torch.from_numpy(xy).to(points.xy), torch.from_numpy(kinds).to(points.kinds)
-    return replace(points, xy=torch.cat([points.xy, more[0]], 1), kinds=torch.cat([points.kinds, more[1]], 1))
+    return points.with_more(torch.from_numpy(xy), torch.from_numpy(kinds))
 
 
 class ClickScorer(Scorer):

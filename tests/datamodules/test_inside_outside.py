@@ -212,9 +212,8 @@ def test_maps_after_a_further_click_are_the_bytes_of_the_authors_code(iog, name,
     guidance = InsideOutsideMaps(stretch=stretch, whole_numbers=True)
     maps = guidance(clicks(five(INITIAL)), (128, 128))
     click = RULES["iog_code"](iog[f"click/{name}/gt"], iog[f"click/{name}/pred"])
-    sign = PointKind.POSITIVE if click.positive else PointKind.NEGATIVE
     for after in ("first", "second"):
-        maps = guidance.add(maps, clicks([(sign, click.x, click.y)]))
+        maps = guidance.add(maps, clicks([(click.kind, click.x, click.y)]))
         np.testing.assert_array_equal(maps[0], iog[f"click/{name}/maps_after"])
         np.testing.assert_array_equal(maps[0].sum((1, 2)), iog[f"click/{name}/sum_after_{after}"])
 

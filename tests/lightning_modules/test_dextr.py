@@ -70,10 +70,7 @@ def test_an_object_without_points_has_the_whole_crop_as_region():
 
 
 def test_a_corrective_click_widens_no_region():
-    more = Points(
-        torch.tensor([[*DIAMOND[0], [22, 1]]], dtype=torch.float32),
-        torch.tensor([[*EXTREME_KINDS, PointKind.POSITIVE]]), torch.ones(1, 2),
-    )  # fmt: skip
+    more = points_of(DIAMOND).with_more(torch.tensor([[[22, 1]]]), torch.tensor([[PointKind.POSITIVE]]))
     assert torch.equal(regions(more, 2, (24, 24)), regions(points_of(DIAMOND), 2, (24, 24)))
 
 
