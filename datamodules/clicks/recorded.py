@@ -38,6 +38,7 @@ from datamodules import geometry
 from datamodules.clicks.inside_outside import outside_points, with_kinds
 from datamodules.clicks.points import EXTREME_KINDS, Clicked, SimulatedPoints, Target
 from datamodules.columns import Strings, object_ids
+from datamodules.files import whole_file
 from datamodules.index import ObjectIndex
 
 VERSION = 1
@@ -146,9 +147,8 @@ def write_points(
     text = head + ', "points": [\n ' + ",\n ".join(lines) + "]}\n"
     written = RecordedPoints.of_text(text, path, type)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return written
 
 
