@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from datamodules.catalog import open_index
 from datamodules.index import ObjectIndex, concatenate, object_ids
 from datamodules.keys import rng
+from datamodules.names import hint
 from datamodules.pseudo_labels import labelled
 from datamodules.readers.point_files import called, recorded_objects
 
@@ -72,8 +72,7 @@ class Selection:
         known = [f.name for f in fields(cls)]
         for key in spec:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1) or known
-                raise ValueError(f"a data set has no value {key!r}; did you mean {near[0]!r}?")
+                raise ValueError(f"a data set has no value {key!r}; {hint(key, known)}")
         return cls(**spec)
 
 

@@ -14,6 +14,7 @@ from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import PointKind, Points
 from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
+from datamodules.names import by_name
 from lightning_modules.corrections import Seen, appended
 from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
@@ -137,7 +138,7 @@ class IterativeIOG(IOG):
         pause: in a round an object gains no click with this probability; 0 in the authors' code. There all objects of a
             batch have as many clicks, whose effect on the mean logit batch norm hides: trained like that, small
             networks lose their objects after two further clicks (IoU 74 -> 16 % from the 4th to the 8th).
-        rule: of the click, see `corrective.RULES`: `iog`, the centre of the thickest error, or `iog_code`, which looks
+        rule: of the click, see `rules.RULES`: `iog`, the centre of the thickest error, or `iog_code`, which looks
             the click's sign up at the transposed pixel.
         good_enough: no further click once the batch's mean IoU is this high; 0.95 in the authors' code. None, as in the
             paper: never enough.
@@ -149,8 +150,7 @@ class IterativeIOG(IOG):
         **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
-        if rule not in RULES:
-            raise ValueError(f"no click rule {rule!r}; there are: {', '.join(RULES)}")
+        by_name(rule, RULES, "click rule")
         if not 0 <= pause < 1:
             raise ValueError(f"pause is the probability of no click, from 0 to below 1, got {pause}")
         self.rounds, self.pause, self.rule, self.good_enough = rounds, pause, rule, good_enough

@@ -10,7 +10,6 @@ DEXTR, none for ITIS, whose first click the rule places on an empty prediction. 
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from datamodules.clicks.rules import RULES, ClickRule
 from datamodules.images import read_image
 from datamodules.index import ObjectIndex
 from datamodules.keys import rng
+from datamodules.names import by_name
 from experiments.composition.tree import Tree
 from experiments.evaluation.pasting import Paste, checked_box
 from experiments.evaluation.scorer import Scorer
@@ -46,11 +46,7 @@ PICTURED_CLICKS = (1, 3, 5, 10, 20)
 
 def click_rule(name: str) -> ClickRule:
     """The rule of this name. Raises ValueError with the nearest one."""
-    if name not in RULES:
-        near = difflib.get_close_matches(name, RULES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(RULES)}"
-        raise ValueError(f"no click rule {name!r}; {hint}")
-    return RULES[name]
+    return by_name(name, RULES, "click rule")
 
 
 def click_through(
