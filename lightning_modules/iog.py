@@ -49,6 +49,10 @@ class IOG(LightningModule):
 
     behaviour = BEHAVIOUR
 
+    network: Any  # an nn.Module; with a click branch it has `encode` and `decode`, see `CoarseToFine`
+    image_mean: Tensor
+    image_std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -64,7 +68,9 @@ class IOG(LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.guidance, self.loss = network, guidance, loss
-        self.optimizer, self.head_lr_factor, self.schedule = optimizer, head_lr_factor, schedule or Constant()
+        self.optimizer = optimizer
+        self.head_lr_factor = head_lr_factor
+        self.schedule = schedule or Constant()
         self.side_weight, self.last_side_factor = side_weight, last_side_factor
         self.late = bool(getattr(network, "click_channels", 0))
         if self.late and guidance is None:
@@ -78,18 +84,19 @@ class IOG(LightningModule):
 
     def encode(self, image: Tensor, points: Points) -> Any:
         """What no corrective click changes: features of RGB and the first clicks, or RGB where clicks enter early."""
-        seen = (image.float() - self.image_mean) / self.image_std  # type: ignore[operator]
+        seen = (image.float() - self.image_mean) / self.image_std
         if not self.late:
             return seen
         size = (image.shape[-2], image.shape[-1])
-        return size, self.network.encode(self._with_maps(seen, points.of(*FIRST_CLICKS)))  # type: ignore[operator]
+        return size, self.network.encode(self._with_maps(seen, points.of(*FIRST_CLICKS)))
 
     def decode(self, encoded: Any, points: Points, sides: bool = True) -> list[Tensor]:
         """The logits of all clicks; without `sides`, late clicks cost no side outputs, which only training reads."""
-        if not self.late:
+        if self.guidance is None or not self.late:
             return outputs(self.network(self._with_maps(encoded, points)))
         size, features = encoded
-        return self.network.decode(features, size, self.guidance(points, size), sides)  # type: ignore[no-any-return, operator, misc]
+        logits: list[Tensor] = self.network.decode(features, size, self.guidance(points, size), sides)
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One pass; the side losses and that of the prediction count alike."""
@@ -146,14 +153,22 @@ class IterativeIOG(IOG):
     """
 
     def __init__(
-        self, *args: Any, rounds: int = 1, pause: float = 0.0, rule: str = "iog", good_enough: float | None = None,
+        self,
+        *args: Any,
+        rounds: int = 1,
+        pause: float = 0.0,
+        rule: str = "iog",
+        good_enough: float | None = None,
         **kwargs: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(*args, **kwargs)
         by_name(rule, RULES, "click rule")
         if not 0 <= pause < 1:
             raise ValueError(f"pause is the probability of no click, from 0 to below 1, got {pause}")
-        self.rounds, self.pause, self.rule, self.good_enough = rounds, pause, rule, good_enough
+        self.rounds = rounds
+        self.pause = pause
+        self.rule = rule
+        self.good_enough = good_enough
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One pass and one more for each corrective click; their losses are averaged."""

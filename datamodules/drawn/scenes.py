@@ -117,7 +117,7 @@ def moved(layers: Sequence[Layer], dx: float, dy: float) -> list[Layer]:
 def contour_of(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """The band of two pixels between regions of different labels, which VOC leaves unlabelled."""
     around = np.ones((3, 3), np.uint8)
-    return cv2.dilate(labels, around) != cv2.erode(labels, around)  # type: ignore[no-any-return]
+    return cv2.dilate(labels, around) != cv2.erode(labels, around)
 
 
 def _paint(image: NDArray[np.float32], owner: NDArray[np.uint8], layer: Layer, value: int) -> None:
