@@ -16,15 +16,30 @@ from datamodules.keys import rng
 from datamodules.names import hint
 from datamodules.pseudo_labels import labelled
 from datamodules.readers.point_files import called, recorded_objects
+from datamodules.sets.pascal import CATEGORIES
 
-PASCAL_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 PASCAL_CLASSES_IN_COCO = (
-    "person", "bird", "cat", "cow", "dog", "horse", "sheep", "airplane", "bicycle", "boat", "bus", "car",
-    "motorcycle", "train", "bottle", "chair", "dining table", "potted plant", "couch", "tv",
-)  # fmt: skip
+    "person",
+    "bird",
+    "cat",
+    "cow",
+    "dog",
+    "horse",
+    "sheep",
+    "airplane",
+    "bicycle",
+    "boat",
+    "bus",
+    "car",
+    "motorcycle",
+    "train",
+    "bottle",
+    "chair",
+    "dining table",
+    "potted plant",
+    "couch",
+    "tv",
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +155,7 @@ def read_list(path: Path | str) -> NDArray[np.int64]:
 
 
 def _wanted(name: str, categories: str | Sequence[str]) -> bool:
-    in_pascal = name in PASCAL_CLASSES_IN_COCO or name in PASCAL_CLASSES
+    in_pascal = name in PASCAL_CLASSES_IN_COCO or name in CATEGORIES
     if categories == "pascal":
         return in_pascal
     if categories == "not_pascal":

@@ -86,9 +86,13 @@ class EpochMemory(FreshClicks):
     """
 
     def __init__(
-        self, reset_probability: float = 0.3, coin: Literal["each_epoch", "once"] = "each_epoch", rule: str = "itis",
-        masks: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        reset_probability: float = 0.3,
+        coin: Literal["each_epoch", "once"] = "each_epoch",
+        rule: str = "itis",
+        masks: bool = False,
+        seed: int = 0,
+    ) -> None:
         by_name(rule, RULES, "click rule")
         self.reset_probability = reset_probability
         self.coin = coin

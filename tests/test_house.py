@@ -11,9 +11,19 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("datamodules", "lightning_modules", "experiments")  # lowest first
 # The rooms of experiments/, lowest first: each may import from those before it. Commands stand on top of them all.
 ROOMS = (
-    "console", "pictures", "curves", "composition", "runs", "training", "evaluation", "labelling", "interactive",
-    "reproduction", "launching", "reports",
-)  # fmt: skip
+    "console",
+    "pictures",
+    "curves",
+    "composition",
+    "runs",
+    "training",
+    "evaluation",
+    "labelling",
+    "interactive",
+    "reproduction",
+    "launching",
+    "reports",
+)
 
 
 @cache
@@ -119,9 +129,21 @@ def test_every_folder_of_a_floor_says_what_it_is_for_or_is_named_in_the_design()
 
 def test_the_top_level_holds_what_the_design_names():
     known = {
-        "experiments", "lightning_modules", "datamodules", "sweeps", "tests", "docs", "setup.cfg", "Makefile",
-        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "constraints.txt", "pyproject.toml",
-    }  # fmt: skip
+        "experiments",
+        "lightning_modules",
+        "datamodules",
+        "sweeps",
+        "tests",
+        "docs",
+        "setup.cfg",
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "constraints.txt",
+        "pyproject.toml",
+    }
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     top = {name.partition("/")[0] for name in listed if name}
     assert {name for name in top if not name.startswith(".")} <= known

@@ -171,7 +171,7 @@ class TruncatedGaussians(ClickMaps):
         self.far = self.peak * math.exp(-0.5 * (radius / std) ** 2) if tail == "plateau" else 0.0
 
     def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
-        return add_gaussians(maps, xy, drawn, self.std, self.peak, self.radius, self.far)
+        return add_gaussians(maps, xy, drawn, std=self.std, peak=self.peak, radius=self.radius, far=self.far)
 
 
 class SignedGaussians(TruncatedGaussians):

@@ -62,10 +62,15 @@ class InitialClicks(SimulatedPoints):
                 "margin and the numbers of negative clicks must be at least 0, got "
                 f"{margin}, {negatives_around}, {negatives_on_others} and {negatives_boundary}"
             )
-        self.positives, self.negatives_around = positives, negatives_around
-        self.negatives_on_others, self.negatives_boundary = negatives_on_others, negatives_boundary
-        self.ring, self.margin, self.step = ring, margin, step
-        self.centre_probability, self.strategies = centre_probability, tuple(strategies)
+        self.positives = positives
+        self.negatives_around = negatives_around
+        self.negatives_on_others = negatives_on_others
+        self.negatives_boundary = negatives_boundary
+        self.ring = ring
+        self.margin = margin
+        self.step = step
+        self.centre_probability = centre_probability
+        self.strategies = tuple(strategies)
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         """See SimulatedPoints; raises ValueError for an empty mask. The others are read only for strategy 2."""

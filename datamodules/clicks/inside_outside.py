@@ -92,7 +92,10 @@ class InsideOutside(SimulatedPoints):
             raise ValueError(f"the inside point is one of {', '.join(get_args(Inside))}, got {inside!r}")
         if not (relax >= 0 and radius >= 0):
             raise ValueError(f"relax and radius of IOG's points must be at least 0, got {relax} and {radius}")
-        self.relax, self.inside, self.radius, self.stay_inside = relax, inside, radius, stay_inside
+        self.relax = relax
+        self.inside = inside
+        self.radius = radius
+        self.stay_inside = stay_inside
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         outside = outside_points(target.mask, self.relax)
@@ -138,7 +141,7 @@ class InsideOutsideMaps(ClickMaps):
         self.stretch, self.whole_numbers = stretch, whole_numbers
 
     def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
-        return add_gaussians(maps, xy, drawn, self.fwhm * STD_PER_FWHM, self.peak)
+        return add_gaussians(maps, xy, drawn, std=self.fwhm * STD_PER_FWHM, peak=self.peak)
 
     def add(self, maps: Tensor, points: Points) -> Tensor:
         """See Guidance; clicks may come one by one or together. Stretched maps take corrective clicks only."""

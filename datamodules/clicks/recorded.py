@@ -93,7 +93,14 @@ class RecordedPoints:
                 f"{file} has more than one record of object {objects[first]} by annotator {annotator[first]}; "
                 "give every annotator a number of their own"
             )
-        return cls(str(file), type, keys[order], Strings.of(objects).take(order), annotator[order], places[order])
+        return cls(
+            file=str(file),
+            type=type,
+            key=keys[order],
+            objects=Strings.of(objects).take(order),
+            annotator=annotator[order],
+            xy=places[order],
+        )
 
     def __len__(self) -> int:
         return len(self.key)

@@ -65,7 +65,10 @@ class RefinedPoints(SimulatedPoints):
     def __init__(self, points: SimulatedPoints, most: int = 2, near: float = 15.0, far: float = 60.0) -> None:
         if most < 0 or not 0 <= near <= far:
             raise ValueError(f"refined points need most >= 0 and 0 <= near <= far, got {most}, {near} and {far}")
-        self.points, self.most, self.near, self.far = points, most, near, far
+        self.points = points
+        self.most = most
+        self.near = near
+        self.far = far
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         xy, kinds = self.points(target, draw)

@@ -274,6 +274,17 @@ def draw_points(root: Path, seed: int) -> None:
 
 
 LAYOUTS = (
-    draw_voc, draw_sbd, draw_coco, draw_mval, draw_grabcut, draw_berkeley, draw_pairs, draw_videos, draw_osvos,
-    draw_cityscapes, draw_rooftop, draw_sstem, draw_points,
-)  # fmt: skip
+    draw_voc,
+    draw_sbd,
+    draw_coco,
+    draw_mval,
+    draw_grabcut,
+    draw_berkeley,
+    draw_pairs,
+    draw_videos,
+    draw_osvos,
+    draw_cityscapes,
+    draw_rooftop,
+    draw_sstem,
+    draw_points,
+)

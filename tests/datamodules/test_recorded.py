@@ -85,8 +85,11 @@ def test_ordering_loses_no_point_and_sorts_again_after_a_flip(clicked):
 def test_a_corner_that_is_extreme_twice_takes_one_place():
     """A triangle's corner is the left-most and the top-most point; people click it, and three more."""
     assert in_box_order(np.array([[50, 20], [10, 10], [30, 60], [10, 11]])).tolist() == [
-        [10, 11], [10, 10], [50, 20], [30, 60],
-    ]  # fmt: skip
+        [10, 11],
+        [10, 10],
+        [50, 20],
+        [30, 60],
+    ]
 
 
 def test_points_follow_the_crop_they_are_shown_in(write):
