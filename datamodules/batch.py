@@ -91,10 +91,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
     for i, sample in enumerate(samples):
         points[i, : len(sample.points)], kinds[i, : len(sample.points)] = sample.points, sample.point_kinds
 
-    def images(name: str) -> Tensor | None:
+    def images(name: str) -> Tensor:
         arrays = [getattr(sample, name) for sample in samples]
-        if arrays[0] is None:
-            return None
         if arrays[0].ndim == 2:
             return torch.from_numpy(np.stack(arrays)[:, None])
         return torch.from_numpy(np.ascontiguousarray(np.stack(arrays).transpose(0, 3, 1, 2)))
@@ -104,9 +102,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
     rles = [sample.rle for sample in samples if sample.rle is not None]
     return Batch(
-        image=images("image"),  # type: ignore[arg-type]
-        mask=images("mask"),  # type: ignore[arg-type]
-        void=images("void"),  # type: ignore[arg-type]
+        image=images("image"),
+        mask=images("mask"),
+        void=images("void"),
         points=torch.from_numpy(points),
         point_kinds=torch.from_numpy(kinds),
         to_crop=rows("to_crop"),
@@ -114,7 +112,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         box=rows("box"),
         image_size=rows("image_size"),
         object_id=rows("object_id"),
-        others=images("others"),
-        clean_image=images("clean_image"),
+        others=None if samples[0].others is None else images("others"),
+        clean_image=None if samples[0].clean_image is None else images("clean_image"),
         rle=rles or None,
     )

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from datamodules.columns import building_prefix
+from datamodules.files import remove_partial
 from datamodules.index import ObjectIndex
 
 INDEX_VERSION = 1  # raise when a reader lists other objects than before
@@ -102,6 +101,5 @@ def _alone(folder: Path) -> Iterator[None]:
         except OSError:  # no locks here: two processes may both build, the last one to finish stays
             yield
             return
-        for left in folder.parent.glob(f"{building_prefix(folder)}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        remove_partial(folder)
         yield

@@ -6,7 +6,6 @@ A specification such as `folder:/my/masks` or `coco_json:/my/annotations.json` i
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import pkgutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from datamodules import cache, sets
 from datamodules.index import ObjectIndex
+from datamodules.names import nearest
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,9 @@ def find(name: str) -> DataSet:
     if colon and kind in _SPECIFICATIONS:
         return _SPECIFICATIONS[kind](place)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+        near = ", ".join(nearest(name, known, most=3) or known)
         own = ", ".join(f"{kind}:/path" for kind in sorted(_SPECIFICATIONS))
-        raise ValueError(
-            f"no data set named {name!r}; nearest: {', '.join(near) or ', '.join(known)}; for your own data: {own}"
-        )
+        raise ValueError(f"no data set named {name!r}; nearest: {near}; for your own data: {own}")
     return known[name]
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from datamodules.files import whole_folder
 
 ID_BITS = (1 << 63) - 1
 OPTIONAL = {"optional": True}  # metadata of a column that stored tables of older versions do not have
@@ -121,9 +121,7 @@ class StoredColumns:
 
     def save(self, folder: Path, **about: object) -> None:
         """Write the columns as .npy files below `folder`, in one step: a killed build never looks finished."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=building_prefix(folder), dir=folder.parent))
-        try:
+        with whole_folder(folder) as building:
             texts = {}
             for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
                 if isinstance(value, Strings):
@@ -134,12 +132,6 @@ class StoredColumns:
                 else:
                     texts[name] = value
             (building / "index.json").write_text(json.dumps({**about, **texts}, indent=1))
-            building.chmod(0o755)  # mkdtemp's folders are private, a cache may be shared
-            shutil.rmtree(folder, ignore_errors=True)
-            building.rename(folder)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -162,8 +154,3 @@ class StoredColumns:
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(from_file(state))
-
-
-def building_prefix(folder: Path) -> str:
-    """How unfinished builds of this folder are named, in the same place."""
-    return f".{folder.name}.building-"

@@ -71,7 +71,7 @@ def box_to_grid(box: NDArray, size: tuple[int, int]) -> NDArray[np.float64]:
     )
 
 
-def compose(second: NDArray, first: NDArray) -> NDArray[np.float64]:
+def after(second: NDArray, first: NDArray) -> NDArray[np.float64]:
     """The matrix that applies `first`, then `second`."""
     linear = second[:, :2] @ first[:, :2]
     return np.concatenate([linear, second[:, :2] @ first[:, 2:] + second[:, 2:]], axis=1)

@@ -32,8 +32,9 @@ Record = tuple[str, int, NDArray[np.float32]]
 INSIDE_SPREAD, EXTREME_SPREAD = 0.1, 0.05
 
 
-def simulated(index: ObjectIndex, type: Type, annotators: int = 1, spread: float | None = None, seed: int = 0
-              ) -> Iterator[Record]:  # fmt: skip
+def simulated(
+    index: ObjectIndex, type: Type, annotators: int = 1, spread: float | None = None, seed: int = 0
+) -> Iterator[Record]:
     """What careless people would click on every object, each annotator another draw; keyed by seed and object.
 
     Args:
@@ -67,8 +68,11 @@ def on_boundary(points: NDArray, mask: NDArray) -> NDArray[np.float32]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a file of points. Returns 1, with a sentence, for what cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m datamodules.human_points", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m datamodules.human_points",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     convert = commands.add_parser("voc-extreme", help="the extreme clicks of Papadopoulos et al. (ICCV 2017)")
     convert.add_argument("clicks", type=Path, help="the published file, or the folder of one per image (.mat, .json)")

@@ -31,7 +31,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> NDArray
         raise ValueError(
             f"image {path} is {image.shape[:2]} (H, W), its annotations say {size}; they do not fit together"
         )
-    return image  # type: ignore[return-value]
+    return np.asarray(image, np.uint8)
 
 
 def read_shared(path: str | Path) -> NDArray[np.uint8]:

@@ -191,8 +191,17 @@ class ObjectIndex(StoredColumns):
 
 
 OBJECT_COLUMNS = (
-    "object_id", "image", "box", "area", "category", "mask_kind", "mask_file", "mask_value", "void_value", "mask_range",
-)  # fmt: skip
+    "object_id",
+    "image",
+    "box",
+    "area",
+    "category",
+    "mask_kind",
+    "mask_file",
+    "mask_value",
+    "void_value",
+    "mask_range",
+)
 
 
 def predicted_from(labels: NDArray, path: str | Path) -> int:

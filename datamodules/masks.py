@@ -77,7 +77,7 @@ def _read_picture(path: str) -> NDArray:
 def rle_of_polygons(rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> dict | None:
     """COCO's compressed run lengths of the union of polygons, each (2n,) as x, y, ...; None without an inside."""
     corners = [ring.tolist() for ring in rings if len(ring) >= 6]
-    return coco_mask.merge(coco_mask.frPyObjects(corners, *size)) if corners else None  # type: ignore[no-any-return]
+    return coco_mask.merge(coco_mask.frPyObjects(corners, *size)) if corners else None
 
 
 def mask_from_polygons(rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.drawn.layouts import LAYOUTS
+from datamodules.files import remove_partial, whole_folder
 
 VERSION = 3  # raise when anything drawn or written changes
 
@@ -41,14 +41,12 @@ def draw(root: Path, seed: int = 0) -> Path:
         found = {path.name for path in root.iterdir()} if root.exists() else set()
         if foreign := found - set(_drawn(root).get("holds", ())):
             raise FileExistsError(f"{root} holds {min(foreign)}; expected a new folder or one of drawn data sets only")
-        building = root.with_name(f".{root.name}.drawing")
-        shutil.rmtree(building, ignore_errors=True)
-        for draw_layout in LAYOUTS:
-            draw_layout(building, seed)
-        holds = [MARKER, *sorted(path.name for path in building.iterdir())]
-        (building / MARKER).write_text(json.dumps({**wanted, "holds": holds}))
-        shutil.rmtree(root, ignore_errors=True)
-        building.rename(root)
+        remove_partial(root)
+        with whole_folder(root) as drawing:
+            for draw_layout in LAYOUTS:
+                draw_layout(drawing, seed)
+            holds = [MARKER, *sorted(path.name for path in drawing.iterdir())]
+            (drawing / MARKER).write_text(json.dumps({**wanted, "holds": holds}))
     return root
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import cv2
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, collate
@@ -41,12 +41,25 @@ class ObjectData(LightningDataModule):
     """
 
     def __init__(
-        self, train: DataSpecs, sample: SampleRecipe, val: DataSpecs | None = None, batch_size: int = 5,
-        val_batch_size: int = 8, workers: int = 4, root: str | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        train: DataSpecs,
+        sample: SampleRecipe,
+        val: DataSpecs | None = None,
+        batch_size: int = 5,
+        val_batch_size: int = 8,
+        workers: int = 4,
+        root: str | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.train, self.val, self.sample, self.batch_size = train, val, sample, batch_size
-        self.val_batch_size, self.workers, self.root, self.seed = val_batch_size, workers, root, seed
+        self.train = train
+        self.val = val
+        self.sample = sample
+        self.batch_size = batch_size
+        self.val_batch_size = val_batch_size
+        self.workers = workers
+        self.root = root
+        self.seed = seed
         self._consumed = 0
 
     @staticmethod
@@ -84,7 +97,8 @@ class ObjectData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Lightning's hook; the sampler is ours, so the trainer must not add a distributed one."""
-        processes, accumulated = self.trainer.world_size, self.trainer.accumulate_grad_batches  # type: ignore[union-attr]
+        trainer = self._attached()
+        processes, accumulated = trainer.world_size, trainer.accumulate_grad_batches
         if self.batch_size % (processes * accumulated):
             divisors = ", ".join(str(n) for n in range(1, self.batch_size + 1) if self.batch_size % n == 0)
             raise ValueError(
@@ -93,9 +107,14 @@ class ObjectData(LightningDataModule):
             )
         objects = ObjectSamples(open_objects(self.train, self.root, self.seed), self.sample, train=True, seed=self.seed)
         micro_batch = self.batch_size // (processes * accumulated)
-        rank = self.trainer.global_rank  # type: ignore[union-attr]
         sampler = TrainingSampler(
-            len(objects), self.batch_size, micro_batch, rank, processes, self.seed, consumed=self._consumed
+            len(objects),
+            batch_size=self.batch_size,
+            micro_batch=micro_batch,
+            rank=trainer.global_rank,
+            processes=processes,
+            seed=self.seed,
+            consumed=self._consumed,
         )
         options = {"sampler": sampler, **loader_options(self.workers)}
         if accumulated > 1:
@@ -106,24 +125,35 @@ class ObjectData(LightningDataModule):
         """Lightning's hook; nothing is validated without `val`."""
         if not self.val:
             return []
-        index = open_objects(self.val, self.root, self.seed)
+        trainer, index = self._attached(), open_objects(self.val, self.root, self.seed)
         return evaluation_loader(
-            index, self.sample, self.val_batch_size, self.workers,
-            self.trainer.global_rank, self.trainer.world_size, seed=self.seed,  # type: ignore[union-attr]
-        )  # fmt: skip
+            index,
+            self.sample,
+            batch_size=self.val_batch_size,
+            workers=self.workers,
+            rank=trainer.global_rank,
+            processes=trainer.world_size,
+            seed=self.seed,
+        )
 
     def state_dict(self) -> dict[str, int]:
         """How many passes of this process' endless stream training has consumed: all that is needed to go on.
 
         Lightning asks for it after a batch, before it counts the epoch that the batch may have ended.
         """
-        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
+        loop: Any = self._attached().fit_loop
         epochs, passes = loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
         return {"consumed": epochs * int(loop.max_batches) + passes}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue where the checkpoint was written, on as many processes."""
         self._consumed = state["consumed"]
+
+    def _attached(self) -> Trainer:
+        """The trainer that asks; its hooks are called once there is one."""
+        if self.trainer is None:
+            raise RuntimeError("data are loaded for a trainer, got none; hand this object to Trainer.fit")
+        return self.trainer
 
 
 class _StepLoader(DataLoader):
@@ -155,9 +185,14 @@ def class_counts(mask: torch.Tensor, void: torch.Tensor) -> torch.Tensor:
 
 
 def evaluation_loader(
-    index: ObjectIndex, recipe: SampleRecipe, batch_size: int, workers: int, rank: int = 0, processes: int = 1,
+    index: ObjectIndex,
+    recipe: SampleRecipe,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    processes: int = 1,
     seed: int = 0,
-) -> DataLoader:  # fmt: skip
+) -> DataLoader:
     """Batches for evaluation: no augmentation, full-size masks, the same batches on any number of processes."""
     objects = ObjectSamples(index, recipe, train=False, seed=seed)
     sampler = EvaluationSampler(len(objects), batch_size, rank, processes)

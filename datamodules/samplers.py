@@ -32,17 +32,28 @@ class TrainingSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, size: int, batch_size: int, micro_batch: int, rank: int = 0, processes: int = 1, seed: int = 0,
+        self,
+        size: int,
+        batch_size: int,
+        micro_batch: int,
+        rank: int = 0,
+        processes: int = 1,
+        seed: int = 0,
         consumed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if batch_size % (processes * micro_batch):
             raise ValueError(
                 f"a global batch of {batch_size} does not split over {processes} processes of {micro_batch} objects"
             )
         if size < batch_size:
             raise ValueError(f"{size} objects do not fill a global batch of {batch_size}; lower data.batch_size")
-        self.size, self.batch_size, self.micro_batch = size, batch_size, micro_batch
-        self.rank, self.processes, self.seed, self.consumed = rank, processes, seed, consumed
+        self.size = size
+        self.batch_size = batch_size
+        self.micro_batch = micro_batch
+        self.rank = rank
+        self.processes = processes
+        self.seed = seed
+        self.consumed = consumed
         self.epoch = 0
 
     @property

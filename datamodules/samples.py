@@ -27,7 +27,10 @@ class ObjectSamples(Dataset):
     """
 
     def __init__(self, index: ObjectIndex, recipe: SampleRecipe, *, train: bool, seed: int = 0) -> None:
-        self.index, self.recipe, self.train, self.seed = index, recipe, train, seed
+        self.index = index
+        self.recipe = recipe
+        self.train = train
+        self.seed = seed
         self._transforms = build_transforms(recipe.transforms) if train and recipe.transforms else None
 
     def __len__(self) -> int:
@@ -123,4 +126,4 @@ def hard(mask: NDArray) -> NDArray[np.uint8]:
 
 
 def _encode(mask: NDArray[np.uint8]) -> dict:
-    return coco_mask.encode(np.asfortranarray(mask))  # type: ignore[no-any-return]
+    return coco_mask.encode(np.asfortranarray(mask))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,17 +13,33 @@ from numpy.typing import NDArray
 from datamodules.catalog import open_index
 from datamodules.index import ObjectIndex, concatenate, object_ids
 from datamodules.keys import rng
+from datamodules.names import hint
 from datamodules.pseudo_labels import labelled
 from datamodules.readers.point_files import called, recorded_objects
+from datamodules.sets.pascal import CATEGORIES
 
-PASCAL_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 PASCAL_CLASSES_IN_COCO = (
-    "person", "bird", "cat", "cow", "dog", "horse", "sheep", "airplane", "bicycle", "boat", "bus", "car",
-    "motorcycle", "train", "bottle", "chair", "dining table", "potted plant", "couch", "tv",
-)  # fmt: skip
+    "person",
+    "bird",
+    "cat",
+    "cow",
+    "dog",
+    "horse",
+    "sheep",
+    "airplane",
+    "bicycle",
+    "boat",
+    "bus",
+    "car",
+    "motorcycle",
+    "train",
+    "bottle",
+    "chair",
+    "dining table",
+    "potted plant",
+    "couch",
+    "tv",
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +87,7 @@ class Selection:
         known = [f.name for f in fields(cls)]
         for key in spec:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1) or known
-                raise ValueError(f"a data set has no value {key!r}; did you mean {near[0]!r}?")
+                raise ValueError(f"a data set has no value {key!r}; {hint(key, known)}")
         return cls(**spec)
 
 
@@ -141,7 +155,7 @@ def read_list(path: Path | str) -> NDArray[np.int64]:
 
 
 def _wanted(name: str, categories: str | Sequence[str]) -> bool:
-    in_pascal = name in PASCAL_CLASSES_IN_COCO or name in PASCAL_CLASSES
+    in_pascal = name in PASCAL_CLASSES_IN_COCO or name in CATEGORIES
     if categories == "pascal":
         return in_pascal
     if categories == "not_pascal":

@@ -47,7 +47,7 @@ def transformed(
         raise ValueError(f"sample.transforms must keep the crop at {height} x {width} pixels, they made it {made}")
     to_crop = views.to_crop
     if not np.array_equal(moved, marks):
-        to_crop = geometry.compose(_affine_through(marks, moved), to_crop)
+        to_crop = geometry.after(_affine_through(marks, moved), to_crop)
     mask, void, *rest = out["masks"]
     return replace(views, image=out["image"], mask=mask, void=void, to_crop=to_crop), rest[0] if rest else None
 

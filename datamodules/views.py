@@ -131,16 +131,18 @@ def evaluation_views(
         if size != full:
             image = geometry.resize(image, size, "area")
             mask, void = (geometry.resize(array, size, "nearest") for array in (mask, void))
-        return Views(image, mask, void, geometry.box_to_grid(crop_box, size), crop_box, box)
+        return Views(
+            image=image, mask=mask, void=void, to_crop=geometry.box_to_grid(crop_box, size), crop_box=crop_box, box=box
+        )
     crop_box = view_box(box, mask.shape, recipe)
     size = (recipe.size, recipe.size)
     return Views(
-        crop_image(image, crop_box, recipe),
-        resized_mask(geometry.crop(mask, crop_box), size, recipe),
-        resized_mask(geometry.crop(void, crop_box), size, recipe),
-        geometry.box_to_grid(crop_box, size),
-        crop_box,
-        box,
+        image=crop_image(image, crop_box, recipe),
+        mask=resized_mask(geometry.crop(mask, crop_box), size, recipe),
+        void=resized_mask(geometry.crop(void, crop_box), size, recipe),
+        to_crop=geometry.box_to_grid(crop_box, size),
+        crop_box=crop_box,
+        box=box,
     )
 
 
@@ -169,22 +171,29 @@ def augmented_views(
         image = geometry.warp(image, matrix, full, recipe.warp_interpolation or recipe.interpolation)
         mask, void = (geometry.warp(array, matrix, full, "nearest") for array in (mask, void))
     if flipped:
-        matrix = geometry.compose(matrix, geometry.flip_matrix(full[1]))
+        matrix = geometry.after(matrix, geometry.flip_matrix(full[1]))
     seen = _box_of(mask) if chain else _box_through(mask, matrix)
     box = whole_box(full) if seen is None else seen  # as in DEXTR's code when augmentation moved the object out
     scaled = scaled_size(full, recipe) if recipe.view == "window" else None
     if scaled is not None:
-        last = _last_labelled(mask, void, box, None if chain else matrix, scaled, recipe)
+        last = _last_labelled(mask, void, box, matrix=None if chain else matrix, scaled=scaled, recipe=recipe)
         grid, crop_box = window_grid(last, box, full, recipe, draw)
     else:
         crop_box = box if seen is None else view_box(box, full, recipe)
         grid = geometry.box_to_grid(crop_box, size)
-    to_crop = geometry.compose(grid, matrix)
+    to_crop = geometry.after(grid, matrix)
     if not chain:
         image = geometry.warp(image, to_crop, size, recipe.interpolation)
         mask = warped_mask(mask, to_crop, size, recipe)
         void = warped_mask(void, to_crop, size, recipe) if void.any() else np.zeros(size, mask.dtype)
-        return Views(image, mask, _with_outside(void, to_crop, full, recipe), to_crop, crop_box, box)
+        return Views(
+            image=image,
+            mask=mask,
+            void=_with_outside(void, to_crop, full, recipe),
+            to_crop=to_crop,
+            crop_box=crop_box,
+            box=box,
+        )
 
     def cut(array: NDArray, resized: Resize) -> NDArray:
         if scaled is None:
@@ -199,7 +208,14 @@ def augmented_views(
     mask, void = cut(mask, soft), cut(void, soft)
     if seen is None and recipe.view == "crop":  # the published crop of an object that left the frame is black
         image, void = np.zeros_like(image), np.zeros_like(void)
-    return Views(image, mask, _with_outside(void, to_crop, full, recipe), to_crop, crop_box, box)
+    return Views(
+        image=image,
+        mask=mask,
+        void=_with_outside(void, to_crop, full, recipe),
+        to_crop=to_crop,
+        crop_box=crop_box,
+        box=box,
+    )
 
 
 def _last_labelled(

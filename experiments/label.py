@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.files import whole_file
 from experiments.composition.merging import parse_value
 from experiments.console import one_sentence
 from experiments.labelling.requests import label_node
@@ -64,9 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     labels = node.folder.path / LABELS
     if options.out is not None:
-        partial = options.out.with_name(f".{options.out.name}")
-        shutil.copyfile(labels, partial)
-        partial.replace(options.out)
+        with whole_file(options.out) as partial:
+            shutil.copyfile(labels, partial)
     print(f"masks: {options.out or labels}, a few pictures: {node.folder.path / 'pictures'}")
 
 

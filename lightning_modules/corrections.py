@@ -6,9 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -40,12 +39,16 @@ class Seen:
     @classmethod
     def of(cls, batch: Batch, points: Points, logits: Tensor) -> Seen:
         """Logits are (B, 1, H, W); an object is where they are above 0."""
-        planes: list[Any] = [
-            plane[:, 0].cpu().numpy().view(np.uint8)
-            for plane in (_above_half(batch.mask), _above_half(batch.void), logits.detach() > 0)
-        ]
-        tensors = (points.xy, points.kinds, batch.to_crop, batch.image_size)
-        return cls(batch.object_id.cpu().numpy(), *planes, *(tensor.cpu().numpy() for tensor in tensors))
+        return cls(
+            object_id=batch.object_id.cpu().numpy(),
+            mask=_plane(_above_half(batch.mask)),
+            void=_plane(_above_half(batch.void)),
+            prediction=_plane(logits.detach() > 0),
+            xy=points.xy.cpu().numpy(),
+            kinds=points.kinds.cpu().numpy(),
+            to_crop=batch.to_crop.cpu().numpy(),
+            image_size=batch.image_size.cpu().numpy(),
+        )
 
     def clicks(self, i: int) -> NDArray[np.float32]:
         """(K, 2) the clicks of one object, without padding."""
@@ -55,7 +58,9 @@ class Seen:
         """One click per object, None where nothing is to be corrected; without draws the first of equal pixels."""
         voids = [void if void.any() else None for void in self.void]
         earlier = [self.clicks(i) for i in range(len(self.object_id))]
-        return next_clicks(rule, list(self.mask), list(self.prediction), voids, earlier, draws, pool())
+        return next_clicks(
+            rule, list(self.mask), list(self.prediction), voids=voids, clicks=earlier, draws=draws, pool=pool()
+        )
 
     def in_image(
         self, i: int, held: Remembered | None, click: Click | None
@@ -71,7 +76,7 @@ class Seen:
             xy, kinds = held.xy.astype(np.float64), held.kinds.astype(np.int64)
         if click is not None:
             xy = np.concatenate([xy, geometry.apply(to_image, np.array([[click.x, click.y]]))])
-            kinds = np.append(kinds, PointKind.POSITIVE if click.positive else PointKind.NEGATIVE)
+            kinds = np.append(kinds, click.kind)
         return xy.astype(np.float32), kinds.astype(np.int8)
 
     def run_lengths(self, i: int) -> bytes:
@@ -85,15 +90,8 @@ class Seen:
 def appended(points: Points, clicks: list[Click | None]) -> Points:
     """One more click for every object, padding where there is none."""
     xy = [[click.x, click.y] if click else [0, 0] for click in clicks]
-    kinds = [
-        PointKind.PADDING if click is None else PointKind.POSITIVE if click.positive else PointKind.NEGATIVE
-        for click in clicks
-    ]
-    more_xy = torch.tensor(xy, dtype=points.xy.dtype, device=points.xy.device)[:, None]
-    more_kinds = torch.tensor(kinds, dtype=points.kinds.dtype, device=points.kinds.device)[:, None]
-    return replace(
-        points, xy=torch.cat([points.xy, more_xy], dim=1), kinds=torch.cat([points.kinds, more_kinds], dim=1)
-    )
+    kinds = [click.kind if click else PointKind.PADDING for click in clicks]
+    return points.with_more(torch.tensor(xy)[:, None], torch.tensor(kinds)[:, None])
 
 
 @contextlib.contextmanager
@@ -107,6 +105,12 @@ def as_tested(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _plane(found: Tensor) -> NDArray[np.uint8]:
+    """(B, H, W) of 0 and 1 from a bool (B, 1, H, W), without a copy on the CPU."""
+    plane: NDArray = found[:, 0].cpu().numpy()
+    return plane.view(np.uint8)
 
 
 def _above_half(plane: Tensor) -> Tensor:

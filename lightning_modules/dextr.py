@@ -51,6 +51,9 @@ class DEXTR(LightningModule):
     )
     starts: ClassVar[Mapping[str, str]] = FIRST_WEIGHTS
 
+    image_mean: Tensor
+    image_std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -68,7 +71,9 @@ class DEXTR(LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.guidance, self.loss = network, guidance, loss
-        self.optimizer, self.head_lr_factor, self.schedule = optimizer, head_lr_factor, schedule or Constant()
+        self.optimizer = optimizer
+        self.head_lr_factor = head_lr_factor
+        self.schedule = schedule or Constant()
         self.relax, self.guidance_scale = relax, guidance_scale
         self.corrections, self.jitter = corrections, jitter
         self.register_buffer("image_mean", torch.as_tensor(image_mean).float().view(1, -1, 1, 1), persistent=False)
@@ -77,7 +82,7 @@ class DEXTR(LightningModule):
     def forward(self, image: Tensor, points: Points) -> Tensor:
         """Crops (B, 3, H, W) of 0..255 and clicks in crop pixels -> logits (B, 1, H, W)."""
         size = (image.shape[-2], image.shape[-1])
-        channels = [(image.float() - self.image_mean) / self.image_std]  # type: ignore[operator]
+        channels = [(image.float() - self.image_mean) / self.image_std]
         if self.guidance is not None:
             channels.append(self.guidance_scale * self.guidance(points, size))
         logits: Tensor = self.network(torch.cat(channels, dim=1), regions(points, self.relax, size))

@@ -41,6 +41,9 @@ class FAIRS(LightningModule):
     training_only: ClassVar[tuple[str, ...]] = ("loss", "optimizer", "head_lr_factor", "schedule")
     starts: ClassVar[Mapping[str, str]] = FIRST_WEIGHTS
 
+    image_mean: Tensor
+    image_std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -55,14 +58,16 @@ class FAIRS(LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.guidance, self.loss = network, guidance, loss
-        self.optimizer, self.head_lr_factor, self.schedule = optimizer, head_lr_factor, schedule or Constant()
+        self.optimizer = optimizer
+        self.head_lr_factor = head_lr_factor
+        self.schedule = schedule or Constant()
         self.guidance_scale = guidance_scale
         self.register_buffer("image_mean", torch.as_tensor(image_mean).float().view(1, -1, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.as_tensor(image_std).float().view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, points: Points) -> list[Tensor]:
         """Crops (B, 3, H, W) of 0..255 and clicks in crop pixels -> logits (B, 1, H, W), the prediction first."""
-        seen = (image.float() - self.image_mean) / self.image_std  # type: ignore[operator]
+        seen = (image.float() - self.image_mean) / self.image_std
         focus = self.guidance_scale * self.guidance(points, (image.shape[-2], image.shape[-1]))
         return outputs(self.network(torch.cat([seen, focus], dim=1)))
 

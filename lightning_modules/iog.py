@@ -14,6 +14,7 @@ from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import PointKind, Points
 from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
+from datamodules.names import by_name
 from lightning_modules.corrections import Seen, appended
 from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
@@ -57,6 +58,10 @@ class IOG(LightningModule):
     )
     starts: ClassVar[Mapping[str, str]] = FIRST_WEIGHTS
 
+    network: Any  # an nn.Module; with a click branch it has `encode` and `decode`, see `CoarseToFine`
+    image_mean: Tensor
+    image_std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -72,7 +77,9 @@ class IOG(LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.guidance, self.loss = network, guidance, loss
-        self.optimizer, self.head_lr_factor, self.schedule = optimizer, head_lr_factor, schedule or Constant()
+        self.optimizer = optimizer
+        self.head_lr_factor = head_lr_factor
+        self.schedule = schedule or Constant()
         self.side_weight, self.last_side_factor = side_weight, last_side_factor
         self.late = bool(getattr(network, "click_channels", 0))
         if self.late and guidance is None:
@@ -86,18 +93,19 @@ class IOG(LightningModule):
 
     def encode(self, image: Tensor, points: Points) -> Any:
         """What no corrective click changes: features of RGB and the first clicks, or RGB where clicks enter early."""
-        seen = (image.float() - self.image_mean) / self.image_std  # type: ignore[operator]
+        seen = (image.float() - self.image_mean) / self.image_std
         if not self.late:
             return seen
         size = (image.shape[-2], image.shape[-1])
-        return size, self.network.encode(self._with_maps(seen, points.of(*FIRST_CLICKS)))  # type: ignore[operator]
+        return size, self.network.encode(self._with_maps(seen, points.of(*FIRST_CLICKS)))
 
     def decode(self, encoded: Any, points: Points, sides: bool = True) -> list[Tensor]:
         """The logits of all clicks; without `sides`, late clicks cost no side outputs, which only training reads."""
-        if not self.late:
+        if self.guidance is None or not self.late:
             return outputs(self.network(self._with_maps(encoded, points)))
         size, features = encoded
-        return self.network.decode(features, size, self.guidance(points, size), sides)  # type: ignore[no-any-return, operator, misc]
+        logits: list[Tensor] = self.network.decode(features, size, self.guidance(points, size), sides)
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One pass; the side losses and that of the prediction count alike."""
@@ -146,7 +154,7 @@ class IterativeIOG(IOG):
         pause: in a round an object gains no click with this probability; 0 in the authors' code. There all objects of a
             batch have as many clicks, whose effect on the mean logit batch norm hides: trained like that, small
             networks lose their objects after two further clicks (IoU 74 -> 16 % from the 4th to the 8th).
-        rule: of the click, see `corrective.RULES`: `iog`, the centre of the thickest error, or `iog_code`, which looks
+        rule: of the click, see `rules.RULES`: `iog`, the centre of the thickest error, or `iog_code`, which looks
             the click's sign up at the transposed pixel.
         good_enough: no further click once the batch's mean IoU is this high; 0.95 in the authors' code. None, as in the
             paper: never enough.
@@ -156,15 +164,22 @@ class IterativeIOG(IOG):
     training_only: ClassVar[tuple[str, ...]] = (*IOG.training_only, "rounds", "pause", "rule", "good_enough")
 
     def __init__(
-        self, *args: Any, rounds: int = 1, pause: float = 0.0, rule: str = "iog", good_enough: float | None = None,
+        self,
+        *args: Any,
+        rounds: int = 1,
+        pause: float = 0.0,
+        rule: str = "iog",
+        good_enough: float | None = None,
         **kwargs: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(*args, **kwargs)
-        if rule not in RULES:
-            raise ValueError(f"no click rule {rule!r}; there are: {', '.join(RULES)}")
+        by_name(rule, RULES, "click rule")
         if not 0 <= pause < 1:
             raise ValueError(f"pause is the probability of no click, from 0 to below 1, got {pause}")
-        self.rounds, self.pause, self.rule, self.good_enough = rounds, pause, rule, good_enough
+        self.rounds = rounds
+        self.pause = pause
+        self.rule = rule
+        self.good_enough = good_enough
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One pass and one more for each corrective click; their losses are averaged."""

@@ -23,6 +23,7 @@ from datamodules.batch import Batch
 from datamodules.clicks.points import PointKind, Points
 from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
+from datamodules.names import by_name
 from lightning_modules.click_memory import ClickMemory, Remembered
 from lightning_modules.corrections import Seen, appended, pool
 
@@ -79,16 +80,25 @@ class EpochMemory(FreshClicks):
         reset_probability: 0.3 in the paper.
         coin: tossed for every object in `each_epoch` (the paper), or `once` (the released code, whose graph holds one
             toss per process: the same 30 % of the objects begin anew in every epoch, the others never).
-        rule: of the corrective click; see `corrective.RULES`.
+        rule: of the corrective click; see `rules.RULES`.
         masks: keep the predictions, for a network with a mask channel.
         seed: of the coins, and of ties between equally good clicks.
     """
 
     def __init__(
-        self, reset_probability: float = 0.3, coin: Literal["each_epoch", "once"] = "each_epoch", rule: str = "itis",
-        masks: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
-        self.reset_probability, self.coin, self.rule, self.masks, self.seed = reset_probability, coin, rule, masks, seed
+        self,
+        reset_probability: float = 0.3,
+        coin: Literal["each_epoch", "once"] = "each_epoch",
+        rule: str = "itis",
+        masks: bool = False,
+        seed: int = 0,
+    ) -> None:
+        by_name(rule, RULES, "click rule")
+        self.reset_probability = reset_probability
+        self.coin = coin
+        self.rule = rule
+        self.masks = masks
+        self.seed = seed
         self.memory = ClickMemory(masks=masks)
         self._held: list[Remembered | None] = []
         self._noted: Future | None = None
@@ -191,7 +201,11 @@ class WithinBatch(FreshClicks):
     """
 
     def __init__(self, most: int = 3, rule: str = "ritm_training", masks: bool = False, seed: int = 0) -> None:
-        self.most, self.rule, self.masks, self.seed = most, rule, masks, seed
+        by_name(rule, RULES, "click rule")
+        self.most = most
+        self.rule = rule
+        self.masks = masks
+        self.seed = seed
 
     def before(self, batch: Batch, epoch: int, step: int, segment: Segment) -> Start:
         """The simulated clicks and those of the rounds."""

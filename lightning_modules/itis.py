@@ -55,8 +55,10 @@ class ITIS(LightningModule):
         schedule: Callable[[float], float] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.guidance, self.loss, self.mask_channel = network, guidance, loss, mask_channel
-        self.optimizer, self.schedule = optimizer, schedule or Constant()
+        self.network, self.guidance, self.loss = network, guidance, loss
+        self.optimizer = optimizer
+        self.schedule = schedule or Constant()
+        self.mask_channel = mask_channel
         self.iteration = iteration or FreshClicks()
 
     def forward(self, image: Tensor, points: Points, masks: Tensor | None = None) -> Tensor:

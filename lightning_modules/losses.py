@@ -71,9 +71,13 @@ class BalancedBCE(nn.Module):
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
         return balanced_bce(
-            logits, mask, void if self.use_void else None,
-            counts=counts, balanced=self.balanced, reduction=self.reduction,  # type: ignore[arg-type]
-        )  # fmt: skip
+            logits,
+            mask,
+            void if self.use_void else None,
+            counts=counts,
+            balanced=self.balanced,
+            reduction=self.reduction,
+        )
 
 
 def pixel_bce(
@@ -112,7 +116,7 @@ class PixelBCE(nn.Module):
 
     def forward(self, logits: Tensor, mask: Tensor, void: Tensor, counts: Tensor | None = None) -> Tensor:
         """`counts` of a step are what class-balanced losses need."""
-        return pixel_bce(logits, mask, void if self.use_void else None, reduction=self.reduction)  # type: ignore[arg-type]
+        return pixel_bce(logits, mask, void if self.use_void else None, reduction=self.reduction)
 
 
 def bootstrapped_cross_entropy(

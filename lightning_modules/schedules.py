@@ -65,7 +65,7 @@ def backbone_and_head(
     optimizer: Callable[[Any], torch.optim.Optimizer], network: nn.Module, head_lr_factor: float
 ) -> torch.optim.Optimizer:
     """Two groups of what is trained: the network's `backbone`, and all else at `head_lr_factor` times the rate."""
-    backbone: nn.Module = network.backbone  # type: ignore[assignment]
+    backbone = network.get_submodule("backbone")
     known = {id(p) for p in backbone.parameters()}
     head = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
     made = optimizer([{"params": [p for p in backbone.parameters() if p.requires_grad]}, {"params": head}])

@@ -69,7 +69,7 @@ def with_inside(points: Points, inside: Tensor) -> Points:
     """The clicks with these inside points (B, 2) as a first column, in place of any that are among them."""
     others = points.kinds.masked_fill(points.kinds == PointKind.INSIDE, PointKind.PADDING)
     first = torch.full_like(points.kinds[:, :1], int(PointKind.INSIDE))
-    return replace(points, xy=torch.cat([inside[:, None], points.xy], 1), kinds=torch.cat([first, others], 1))
+    return replace(points, xy=inside[:, None], kinds=first).with_more(points.xy, others)
 
 
 def _click(mask: NDArray[np.bool_], centre: NDArray[np.float32]) -> NDArray[np.float32]:

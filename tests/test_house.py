@@ -11,9 +11,19 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("datamodules", "lightning_modules", "experiments")  # lowest first
 # The rooms of experiments/, lowest first: each may import from those before it. Commands stand on top of them all.
 ROOMS = (
-    "console", "pictures", "curves", "composition", "runs", "training", "evaluation", "labelling", "interactive",
-    "reproduction", "launching", "reports",
-)  # fmt: skip
+    "console",
+    "pictures",
+    "curves",
+    "composition",
+    "runs",
+    "training",
+    "evaluation",
+    "labelling",
+    "interactive",
+    "reproduction",
+    "launching",
+    "reports",
+)
 
 
 @cache
@@ -95,6 +105,18 @@ def test_a_method_imports_no_data_set_and_no_reader():
             assert not [other for other in others if other.startswith(below)], name
 
 
+def test_one_name_stands_for_one_thing():
+    """A recipe names a class of the two lower floors without its module; a reader meets functions in the same way."""
+    homes: dict[str, list[str]] = {}
+    for module, file in modules().items():
+        if module.startswith(("datamodules", "lightning_modules")):
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                    homes.setdefault(node.name, []).append(module)
+    del homes["main"]  # of commands
+    assert not {name: found for name, found in homes.items() if len(found) > 1}
+
+
 def test_modules_fit_a_screen_or_three():
     long = {name: n for name, file in modules().items() if (n := len(file.read_text().splitlines())) > 350}
     assert not long
@@ -107,9 +129,21 @@ def test_every_folder_of_a_floor_says_what_it_is_for_or_is_named_in_the_design()
 
 def test_the_top_level_holds_what_the_design_names():
     known = {
-        "experiments", "lightning_modules", "datamodules", "sweeps", "tests", "docs", "setup.cfg", "Makefile",
-        "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "constraints.txt", "pyproject.toml",
-    }  # fmt: skip
+        "experiments",
+        "lightning_modules",
+        "datamodules",
+        "sweeps",
+        "tests",
+        "docs",
+        "setup.cfg",
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "constraints.txt",
+        "pyproject.toml",
+    }
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     top = {name.partition("/")[0] for name in listed if name}
     assert {name for name in top if not name.startswith(".")} <= known

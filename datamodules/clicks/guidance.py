@@ -40,7 +40,7 @@ def gaussian_map(points: Tensor, valid: Tensor, size: Size, fwhm: float = 10.0, 
     """
     guidance = _filled(len(points), 1, size, 0.0, points.device)
     guidance = add_gaussians(guidance, points, valid[:, None], fwhm * STD_PER_FWHM)
-    return stretched(guidance) if stretch else guidance
+    return min_max_scaled(guidance) if stretch else guidance
 
 
 def truncated_gaussian_map(
@@ -154,7 +154,7 @@ class GaussianMap(ClickMaps):
 
     def forward(self, points: Points, size: Size) -> Tensor:
         maps = super().add(self.blank(len(points.xy), size, points.xy.device), points)
-        return stretched(maps) if self.stretch else maps
+        return min_max_scaled(maps) if self.stretch else maps
 
 
 class TruncatedGaussians(ClickMaps):
@@ -171,7 +171,7 @@ class TruncatedGaussians(ClickMaps):
         self.far = self.peak * math.exp(-0.5 * (radius / std) ** 2) if tail == "plateau" else 0.0
 
     def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
-        return add_gaussians(maps, xy, drawn, self.std, self.peak, self.radius, self.far)
+        return add_gaussians(maps, xy, drawn, std=self.std, peak=self.peak, radius=self.radius, far=self.far)
 
 
 class SignedGaussians(TruncatedGaussians):
@@ -209,7 +209,8 @@ def positive(name: str, value: float) -> float:
     return value
 
 
-def stretched(maps: Tensor) -> Tensor:
+def min_max_scaled(maps: Tensor) -> Tensor:
+    """Maps (B, C, H, W), each plane from its own lowest and highest value to 0 and 1."""
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low + 1e-10)
 

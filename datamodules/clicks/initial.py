@@ -62,10 +62,15 @@ class InitialClicks(SimulatedPoints):
                 "margin and the numbers of negative clicks must be at least 0, got "
                 f"{margin}, {negatives_around}, {negatives_on_others} and {negatives_boundary}"
             )
-        self.positives, self.negatives_around = positives, negatives_around
-        self.negatives_on_others, self.negatives_boundary = negatives_on_others, negatives_boundary
-        self.ring, self.margin, self.step = ring, margin, step
-        self.centre_probability, self.strategies = centre_probability, tuple(strategies)
+        self.positives = positives
+        self.negatives_around = negatives_around
+        self.negatives_on_others = negatives_on_others
+        self.negatives_boundary = negatives_boundary
+        self.ring = ring
+        self.margin = margin
+        self.step = step
+        self.centre_probability = centre_probability
+        self.strategies = tuple(strategies)
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         """See SimulatedPoints; raises ValueError for an empty mask. The others are read only for strategy 2."""
@@ -86,7 +91,7 @@ class InitialClicks(SimulatedPoints):
     def _positives(self, object_: Area, draw: np.random.Generator) -> list[XY]:
         count = int(draw.integers(1, self.positives, endpoint=True))
         area = positive_area(object_, self.margin)
-        return spread(area, count, self.step, draw) or [_first(area)]
+        return spaced_clicks(area, count, self.step, draw) or [_first(area)]
 
     def _negatives(
         self,
@@ -104,13 +109,13 @@ class InitialClicks(SimulatedPoints):
             return [
                 click
                 for label in np.unique(labels[labels > 0])
-                for click in spread(labels == label, count, self.step, draw)
+                for click in spaced_clicks(labels == label, count, self.step, draw)
             ]
         ring = background_ring(object_, ~labelled, self.ring, self.margin)
         if strategy == 1:
             count = int(draw.integers(self.negatives_around, endpoint=True))
-            return spread(ring, count, self.step, draw)
-        first = spread(ring, min(1, self.negatives_boundary), self.step, draw)
+            return spaced_clicks(ring, count, self.step, draw)
+        first = spaced_clicks(ring, min(1, self.negatives_boundary), self.step, draw)
         return boundary_negatives(ring, first[0], self.negatives_boundary, self.ring) if first else []
 
 
@@ -145,7 +150,7 @@ def background_ring(mask: NDArray, void: NDArray | None = None, ring: int = 40, 
     return area
 
 
-def spread(area: NDArray, count: int, step: int, draw: np.random.Generator) -> list[XY]:
+def spaced_clicks(area: NDArray, count: int, step: int, draw: np.random.Generator) -> list[XY]:
     """Up to `count` random pixels (x, y) of an area, none in the box around an earlier one (see `suppress`).
 
     Ends when fewer than two pixels are left to draw from, as the authors' code does.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datamodules.clicks.errors import Depth, binary, pixels_of
 from datamodules.clicks.extreme import tight_box
-from datamodules.clicks.guidance import STD_PER_FWHM, ClickMaps, Size, add_gaussians, positive, stretched
+from datamodules.clicks.guidance import STD_PER_FWHM, ClickMaps, Size, add_gaussians, min_max_scaled, positive
 from datamodules.clicks.points import CORRECTIVE_KINDS, Clicked, PointKind, Points, SimulatedPoints, Target
 
 INITIAL_KINDS = (PointKind.INSIDE, PointKind.OUTSIDE)
@@ -92,7 +92,10 @@ class InsideOutside(SimulatedPoints):
             raise ValueError(f"the inside point is one of {', '.join(get_args(Inside))}, got {inside!r}")
         if not (relax >= 0 and radius >= 0):
             raise ValueError(f"relax and radius of IOG's points must be at least 0, got {relax} and {radius}")
-        self.relax, self.inside, self.radius, self.stay_inside = relax, inside, radius, stay_inside
+        self.relax = relax
+        self.inside = inside
+        self.radius = radius
+        self.stay_inside = stay_inside
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
         outside = outside_points(target.mask, self.relax)
@@ -138,7 +141,7 @@ class InsideOutsideMaps(ClickMaps):
         self.stretch, self.whole_numbers = stretch, whole_numbers
 
     def draw(self, maps: Tensor, xy: Tensor, drawn: Tensor) -> Tensor:
-        return add_gaussians(maps, xy, drawn, self.fwhm * STD_PER_FWHM, self.peak)
+        return add_gaussians(maps, xy, drawn, std=self.fwhm * STD_PER_FWHM, peak=self.peak)
 
     def add(self, maps: Tensor, points: Points) -> Tensor:
         """See Guidance; clicks may come one by one or together. Stretched maps take corrective clicks only."""
@@ -157,7 +160,7 @@ class InsideOutsideMaps(ClickMaps):
         maps = self.blank(len(points.xy), size, points.xy.device)
         maps = super().add(maps, points.of(*INITIAL_KINDS))
         if self.stretch:
-            maps = self.peak * stretched(maps.flatten(1, 2)[:, None]).view_as(maps)  # both channels as one map
+            maps = self.peak * min_max_scaled(maps.flatten(1, 2)[:, None]).view_as(maps)  # both channels as one map
         return self.add(maps, points.of(*CORRECTIVE_KINDS))
 
 

@@ -66,6 +66,11 @@ class Points:
         """The clicks behind the first `seen` of every object."""
         return replace(self, xy=self.xy[:, seen:], kinds=self.kinds[:, seen:])
 
+    def with_more(self, xy: Tensor, kinds: Tensor) -> Points:
+        """The clicks, and behind them `xy` (B, K, 2) with their `kinds` (B, K), made like these."""
+        more_xy, more_kinds = xy.to(self.xy), kinds.to(self.kinds)
+        return replace(self, xy=torch.cat([self.xy, more_xy], dim=1), kinds=torch.cat([self.kinds, more_kinds], dim=1))
+
 
 class Click(NamedTuple):
     """A pixel of the mask; positive means "this is object"."""
@@ -73,6 +78,11 @@ class Click(NamedTuple):
     x: int
     y: int
     positive: bool
+
+    @property
+    def kind(self) -> PointKind:
+        """What it is among the points of an object."""
+        return PointKind.POSITIVE if self.positive else PointKind.NEGATIVE
 
 
 Clicked = tuple[NDArray[np.float32], NDArray[np.int64]]  # (K, 2) as (x, y) in pixels of the crop, and (K,) kinds

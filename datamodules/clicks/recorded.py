@@ -38,6 +38,7 @@ from datamodules import geometry
 from datamodules.clicks.inside_outside import outside_points, with_kinds
 from datamodules.clicks.points import EXTREME_KINDS, Clicked, SimulatedPoints, Target
 from datamodules.columns import Strings, object_ids
+from datamodules.files import whole_file
 from datamodules.index import ObjectIndex
 
 VERSION = 1
@@ -92,7 +93,14 @@ class RecordedPoints:
                 f"{file} has more than one record of object {objects[first]} by annotator {annotator[first]}; "
                 "give every annotator a number of their own"
             )
-        return cls(str(file), type, keys[order], Strings.of(objects).take(order), annotator[order], places[order])
+        return cls(
+            file=str(file),
+            type=type,
+            key=keys[order],
+            objects=Strings.of(objects).take(order),
+            annotator=annotator[order],
+            xy=places[order],
+        )
 
     def __len__(self) -> int:
         return len(self.key)
@@ -146,9 +154,8 @@ def write_points(
     text = head + ', "points": [\n ' + ",\n ".join(lines) + "]}\n"
     written = RecordedPoints.of_text(text, path, type)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return written
 
 
@@ -182,7 +189,7 @@ class RecordedExtremePoints(_Recorded):
     type = "extreme"
 
     def __call__(self, target: Target, draw: np.random.Generator) -> Clicked:
-        return in_order(self.on_crop(target)).astype(np.float32), np.array(EXTREME_KINDS, np.int64)
+        return in_box_order(self.on_crop(target)).astype(np.float32), np.array(EXTREME_KINDS, np.int64)
 
     def box(self, native_id: str) -> NDArray[np.int64]:
         """The tight box xyxy of the clicked pixels, in pixels of the image."""
@@ -209,7 +216,7 @@ class RecordedInsidePoint(_Recorded):
         return with_kinds(self.on_crop(target)[0], outside_points(target.mask, self.relax))
 
 
-def in_order(points: NDArray) -> NDArray:
+def in_box_order(points: NDArray) -> NDArray:
     """Four points (4, 2) as left, top, right, bottom: the order in which they span the widest and highest box.
 
     Every point gets one place, also where one is the extreme of two sides; of equal orders the first one, as given.

@@ -69,7 +69,10 @@ class RefinedPoints(SimulatedPoints):
     def __init__(self, points: SimulatedPoints, most: int = 2, near: float = 15.0, far: float = 60.0) -> None:
         if most < 0 or not 0 <= near <= far:
             raise ValueError(f"refined points need most >= 0 and 0 <= near <= far, got {most}, {near} and {far}")
-        self.points, self.most, self.near, self.far = points, most, near, far
+        self.points = points
+        self.most = most
+        self.near = near
+        self.far = far
 
     @staticmethod
     def in_words(arguments: Mapping[str, Any]) -> str:

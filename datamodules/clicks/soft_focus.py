@@ -140,8 +140,10 @@ class SoftFocus(Guidance):
     ) -> None:
         super().__init__()
         for name, value, known in (
-            ("normalise", normalise, Normalise), ("polarity", polarity, Polarity), ("box", box, Box),
-        ):  # fmt: skip
+            ("normalise", normalise, Normalise),
+            ("polarity", polarity, Polarity),
+            ("box", box, Box),
+        ):
             if value not in get_args(known):
                 raise ValueError(f"{name} of a soft focus is one of {', '.join(get_args(known))}, got {value!r}")
         if not norm_order >= 1:
@@ -149,8 +151,12 @@ class SoftFocus(Guidance):
         if box == "crop" and relax is None:
             raise ValueError("box: crop needs the crop's margin as `relax`, in pixels of the image")
         self.fwhm = GaussianMap(fwhm=fwhm, std=std).fwhm
-        self.beta, self.norm_order, self.normalise = positive("beta", beta), norm_order, normalise
-        self.polarity, self.box, self.relax = polarity, box, relax or 0.0
+        self.beta = positive("beta", beta)
+        self.norm_order = norm_order
+        self.normalise = normalise
+        self.polarity = polarity
+        self.box = box
+        self.relax = relax or 0.0
 
     def blank(self, objects: int, size: Size, device: torch.device | str | None = None) -> Tensor:
         return torch.zeros(objects, 1, *size, device=device)

@@ -16,19 +16,48 @@ from pycocotools import mask as coco_mask
 from datamodules.drawn.scenes import Scene
 
 COCO_IDS = {
-    "person": 1, "car": 3, "airplane": 5, "boat": 9, "dog": 18, "sheep": 20, "zebra": 24, "umbrella": 28, "bottle": 44,
-    "banana": 52, "tv": 72, "clock": 85,
-}  # fmt: skip
+    "person": 1,
+    "car": 3,
+    "airplane": 5,
+    "boat": 9,
+    "dog": 18,
+    "sheep": 20,
+    "zebra": 24,
+    "umbrella": 28,
+    "bottle": 44,
+    "banana": 52,
+    "tv": 72,
+    "clock": 85,
+}
 GROUPS = {
-    "person": "person", "car": "vehicle", "airplane": "vehicle", "boat": "vehicle", "dog": "animal", "sheep": "animal",
-    "zebra": "animal", "umbrella": "accessory", "bottle": "kitchen", "banana": "food", "tv": "electronic",
+    "person": "person",
+    "car": "vehicle",
+    "airplane": "vehicle",
+    "boat": "vehicle",
+    "dog": "animal",
+    "sheep": "animal",
+    "zebra": "animal",
+    "umbrella": "accessory",
+    "bottle": "kitchen",
+    "banana": "food",
+    "tv": "electronic",
     "clock": "indoor",
-}  # fmt: skip
+}
 LVIS_NAMES = {"car": "car_(automobile)", "tv": "television_set"}  # where LVIS says it differently
 LVIS_IDS = {
-    "airplane": 3, "banana": 45, "boat": 118, "bottle": 133, "car": 207, "clock": 271, "dog": 378, "person": 793,
-    "sheep": 943, "tv": 1077, "umbrella": 1133, "zebra": 1202,
-}  # fmt: skip
+    "airplane": 3,
+    "banana": 45,
+    "boat": 118,
+    "bottle": 133,
+    "car": 207,
+    "clock": 271,
+    "dog": 378,
+    "person": 793,
+    "sheep": 943,
+    "tv": 1077,
+    "umbrella": 1133,
+    "zebra": 1202,
+}
 Table = dict[str, Any]
 
 
@@ -104,12 +133,17 @@ def lvis_tables(scenes: Mapping[int, tuple[str, Scene]]) -> Table:
     count = Counter(annotation["category_id"] for annotation in annotations)
     categories = [
         {
-            "id": number, "name": LVIS_NAMES.get(name, name), "synset": f"{name}.n.01", "synonyms": [name],
-            "def": f"a drawn {name}", "frequency": "rcf"[by_rarity.index(name) * 3 // len(by_rarity)],
-            "image_count": len(seen[name]), "instance_count": count[number],
+            "id": number,
+            "name": LVIS_NAMES.get(name, name),
+            "synset": f"{name}.n.01",
+            "synonyms": [name],
+            "def": f"a drawn {name}",
+            "frequency": "rcf"[by_rarity.index(name) * 3 // len(by_rarity)],
+            "image_count": len(seen[name]),
+            "instance_count": count[number],
         }
         for name, number in LVIS_IDS.items()
-    ]  # fmt: skip
+    ]
     return _tables("drawn, in the format of LVIS v1", images, annotations, categories)
 
 
@@ -154,9 +188,13 @@ def _image(i: int, scene: Scene, file_name: str, split: str) -> Table:
 
 def _annotation(number: int, i: int, category: int, mask: NDArray[np.uint8], segmentation: object) -> Table:
     return {
-        "id": number, "image_id": image_id(i), "category_id": category, "segmentation": segmentation,
-        "area": float(mask.sum()), "bbox": [float(side) for side in cv2.boundingRect(mask)],
-    }  # fmt: skip
+        "id": number,
+        "image_id": image_id(i),
+        "category_id": category,
+        "segmentation": segmentation,
+        "area": float(mask.sum()),
+        "bbox": [float(side) for side in cv2.boundingRect(mask)],
+    }
 
 
 def _coco_categories() -> list[Table]:
@@ -167,5 +205,9 @@ def _tables(description: str, images: list[Table], annotations: list[Table], cat
     licenses = [{"id": 1, "name": "drawn by this suite", "url": ""}]
     about = {"description": description, "version": "1.0"}
     return {
-        "info": about, "licenses": licenses, "images": images, "annotations": annotations, "categories": categories,
-    }  # fmt: skip
+        "info": about,
+        "licenses": licenses,
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }

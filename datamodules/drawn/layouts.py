@@ -17,7 +17,7 @@ from datamodules.drawn.coco_files import coco_tables, lvis_tables, mval_tables, 
 from datamodules.drawn.files import write_gray, write_image, write_lines, write_mat, write_palette
 from datamodules.drawn.other_domains import aerial, section, street
 from datamodules.drawn.predictions import predicted
-from datamodules.drawn.scenes import Scene, compose, contour_of, moved, plan_scene
+from datamodules.drawn.scenes import Scene, contour_of, moved, painted, plan_scene
 from datamodules.drawn.sprites import LOOKS
 from datamodules.readers.sbd import read_sbd
 from datamodules.readers.voc import read_voc
@@ -49,9 +49,9 @@ def generator(seed: int, name: str) -> Generator:
 def scene(seed: int, name: str, classes: Sequence[str] = EVERYTHING, places: int | None = None, **how: Any) -> Scene:
     """The picture of this name; one without any object only when no place is asked for."""
     rng = generator(seed, name)
-    drawn = compose(*plan_scene(rng, classes, places, **how))
+    drawn = painted(*plan_scene(rng, classes, places, **how))
     while not drawn.objects and places != 0:
-        drawn = compose(*plan_scene(rng, classes, places, **how))
+        drawn = painted(*plan_scene(rng, classes, places, **how))
     return drawn
 
 
@@ -136,7 +136,9 @@ def draw_mval(root: Path, seed: int, per_category: int = 4) -> None:
 # ------------------------------------------------------------------------------------------- one object per image
 
 
-def chosen(seed: int, name: str, classes: Sequence[str] = EVERYTHING, **how: Any) -> tuple[Scene, Sequence[int]]:
+def benchmark_scene(
+    seed: int, name: str, classes: Sequence[str] = EVERYTHING, **how: Any
+) -> tuple[Scene, Sequence[int]]:
     """A picture of one or two places and its objects in the order in which a benchmark would take them."""
     drawn = scene(seed, name, classes, 1 + int(generator(seed, f"{name}/places").integers(2)), scale=1.15, **how)
     return drawn, [int(i) for i in generator(seed, f"{name}/chosen").permutation(drawn.objects)]
@@ -146,7 +148,7 @@ def draw_grabcut(root: Path, seed: int, images: int = 40) -> None:
     """GrabCut: 0, 128 (unknown, along the contour) and 255, and a generous rectangle as 128 in a map of its own."""
     for i in range(images):
         name, ending = f"{i:06d}", (".jpg", ".bmp", ".JPG")[i % 3]
-        drawn, objects = chosen(seed, f"grabcut/{i}")
+        drawn, objects = benchmark_scene(seed, f"grabcut/{i}")
         mask = (drawn.labels == objects[0]).astype(np.uint8)
         x, y, w, h = cv2.boundingRect(mask)
         rectangle = np.full(drawn.size, 64, np.uint8)
@@ -160,7 +162,7 @@ def draw_berkeley(root: Path, seed: int, images: int = 38) -> None:
     """Berkeley: a mask per object; two objects of one image are told apart by a letter behind its name."""
     for i in range(images):
         two = i % 19 == 3
-        drawn, objects = chosen(seed, f"berkeley/{i}", paired=1.0 if two else 0.7)
+        drawn, objects = benchmark_scene(seed, f"berkeley/{i}", paired=1.0 if two else 0.7)
         write_image(root / "Berkeley" / "images" / f"{i:06d}.jpg", drawn.image)
         for letter, label in zip("ab" if two else [""], objects):
             write_gray(root / "Berkeley" / "masks" / f"{i:06d}{letter}.png", (drawn.labels == label) * 255)
@@ -170,7 +172,7 @@ def draw_pairs(root: Path, seed: int) -> None:
     """Pairs img/NNN.jpg and gt/NNN.png with one object each: the frames of davis345, and cars for KITTI's."""
     for folder, classes, paired, images in (("davis345", EVERYTHING, 0.7, 40), ("kitti_cars", ("car",), 0.0, 40)):
         for i in range(images):
-            drawn, objects = chosen(seed, f"{folder}/{i}", classes, paired=paired)
+            drawn, objects = benchmark_scene(seed, f"{folder}/{i}", classes, paired=paired)
             write_image(root / folder / "img" / f"{i:03d}.jpg", drawn.image)
             write_gray(root / folder / "gt" / f"{i:03d}.png", (drawn.labels == objects[0]) * 255)
 
@@ -194,7 +196,7 @@ def _frames(rng: Generator) -> list[tuple[NDArray[np.uint8], NDArray[np.bool_]]]
     while True:
         background, layers = plan_scene(rng, EVERYTHING, 1, paired=1.0)
         speed = rng.uniform(-6, 6, 2)
-        scenes = [compose(background, moved(layers, *(speed * (t - VIDEO_FRAMES / 2)))) for t in range(VIDEO_FRAMES)]
+        scenes = [painted(background, moved(layers, *(speed * (t - VIDEO_FRAMES / 2)))) for t in range(VIDEO_FRAMES)]
         if all(len(drawn.categories) == 2 for drawn in scenes):
             label = int(rng.integers(1, 3))
             return [(drawn.image, drawn.labels == label) for drawn in scenes]
@@ -272,6 +274,17 @@ def draw_points(root: Path, seed: int) -> None:
 
 
 LAYOUTS = (
-    draw_voc, draw_sbd, draw_coco, draw_mval, draw_grabcut, draw_berkeley, draw_pairs, draw_videos, draw_osvos,
-    draw_cityscapes, draw_rooftop, draw_sstem, draw_points,
-)  # fmt: skip
+    draw_voc,
+    draw_sbd,
+    draw_coco,
+    draw_mval,
+    draw_grabcut,
+    draw_berkeley,
+    draw_pairs,
+    draw_videos,
+    draw_osvos,
+    draw_cityscapes,
+    draw_rooftop,
+    draw_sstem,
+    draw_points,
+)

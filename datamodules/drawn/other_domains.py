@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from datamodules.drawn.scenes import Layer, Scene, compose
+from datamodules.drawn.scenes import Layer, Scene, painted
 from datamodules.drawn.silhouettes import silhouette
 from datamodules.drawn.sprites import Look, colour, pattern, textured
 from datamodules.masks import mask_from_polygons
@@ -28,8 +28,15 @@ STREET = {
     "bicycle": Look(((0.55, 0.15, 0.45), (0.00, 0.05, 0.25)), "grain", "ring"),
 }
 WIDTH = {
-    "person": 0.4, "rider": 0.5, "car": 1.8, "truck": 1.4, "bus": 1.6, "train": 2.4, "motorcycle": 1.3, "bicycle": 1.4,
-}  # fmt: skip
+    "person": 0.4,
+    "rider": 0.5,
+    "car": 1.8,
+    "truck": 1.4,
+    "bus": 1.6,
+    "train": 2.4,
+    "motorcycle": 1.3,
+    "bicycle": 1.4,
+}
 
 
 def street(rng: Generator, crowd: bool = False) -> Scene:
@@ -47,7 +54,7 @@ def street(rng: Generator, crowd: bool = False) -> Scene:
     layers = [_on_street(rng, str(rng.choice(list(STREET))), foot, horizon, width) for foot in feet]
     if crowd:
         layers += [_on_street(rng, "person", horizon + 14, horizon, 40, crowd=True) for _ in range(6)]
-    return compose(background, layers)
+    return painted(background, layers)
 
 
 def _on_street(rng: Generator, name: str, foot: float, horizon: int, width: int, crowd: bool = False) -> Layer:
@@ -122,7 +129,9 @@ def section(rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             break
         axes, angle = (int(rng.integers(9, 20)), int(rng.integers(6, 11))), float(rng.uniform(0, 180))
         centre = tuple(int(v) for v in rng.integers(6, side - 6, 2))
-        mask = cv2.ellipse(np.zeros_like(found), centre, axes, angle, 0, 360, 255, -1)
+        mask = cv2.ellipse(
+            np.zeros_like(found), centre, axes, angle=angle, startAngle=0, endAngle=360, color=255, thickness=-1
+        )
         if found[cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 0].any():
             continue
         count += 1

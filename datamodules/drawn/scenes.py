@@ -1,6 +1,6 @@
 """Drawn scenes: textured things on a textured background, most of them two to a box, and which pixel belongs to which.
 
-A scene is planned as layers, back to front, and composed; a video is one plan composed again with the layers moved.
+A scene is planned as layers, back to front, and painted; a video is one plan painted again with the layers moved.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def plan_scene(
     return _background(rng, size), layers
 
 
-def compose(background: NDArray[np.float32], layers: Sequence[Layer]) -> Scene:
+def painted(background: NDArray[np.float32], layers: Sequence[Layer]) -> Scene:
     """Paint the layers over each other; what shows fewer than MIN_AREA pixels in the end is not annotated."""
     image, owner = background.copy(), np.zeros(background.shape[:2], np.uint8)
     names = [""]
@@ -117,7 +117,7 @@ def moved(layers: Sequence[Layer], dx: float, dy: float) -> list[Layer]:
 def contour_of(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """The band of two pixels between regions of different labels, which VOC leaves unlabelled."""
     around = np.ones((3, 3), np.uint8)
-    return cv2.dilate(labels, around) != cv2.erode(labels, around)  # type: ignore[no-any-return]
+    return cv2.dilate(labels, around) != cv2.erode(labels, around)
 
 
 def _paint(image: NDArray[np.float32], owner: NDArray[np.uint8], layer: Layer, value: int) -> None:

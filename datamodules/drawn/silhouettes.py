@@ -46,13 +46,14 @@ def _bolt(rng: Generator, canvas: NDArray[np.uint8]) -> None:
 def _arc(rng: Generator, canvas: NDArray[np.uint8]) -> None:
     centre, start = CANVAS // 2, rng.uniform(15, 75)
     axes = (int(CANVAS * 0.33), int(CANVAS * rng.uniform(0.25, 0.33)))
-    cv2.ellipse(canvas, (centre, centre), axes, 0, start, start + rng.uniform(200, 250), 255, int(CANVAS * 0.2))
+    end, thickness = start + rng.uniform(200, 250), int(CANVAS * 0.2)
+    cv2.ellipse(canvas, (centre, centre), axes, angle=0, startAngle=start, endAngle=end, color=255, thickness=thickness)
 
 
 def _tilted(rng: Generator, canvas: NDArray[np.uint8], slim: float, thickness: int) -> None:
     centre, long = CANVAS // 2, CANVAS * 0.36
-    angle = rng.uniform(35, 55)
-    cv2.ellipse(canvas, (centre, centre), (int(long), int(long * slim)), angle, 0, 360, 255, thickness)
+    angle, axes = rng.uniform(35, 55), (int(long), int(long * slim))
+    cv2.ellipse(canvas, (centre, centre), axes, angle=angle, startAngle=0, endAngle=360, color=255, thickness=thickness)
 
 
 def _ring(rng: Generator, canvas: NDArray[np.uint8]) -> None:
@@ -126,9 +127,22 @@ def _tv(rng: Generator, canvas: NDArray[np.uint8]) -> None:
 
 
 SILHOUETTES: dict[str, Silhouette] = {
-    "bar": _bar, "ess": _ess, "bolt": _bolt, "arc": _arc, "ring": _ring, "leaf": _leaf, "half": _half, "quad": _quad,
-    "plus": _plus, "blob": _blob, "person": _person, "car": _car, "boat": _boat, "bottle": _bottle, "tv": _tv,
-}  # fmt: skip
+    "bar": _bar,
+    "ess": _ess,
+    "bolt": _bolt,
+    "arc": _arc,
+    "ring": _ring,
+    "leaf": _leaf,
+    "half": _half,
+    "quad": _quad,
+    "plus": _plus,
+    "blob": _blob,
+    "person": _person,
+    "car": _car,
+    "boat": _boat,
+    "bottle": _bottle,
+    "tv": _tv,
+}
 SHARING = ("bar", "ess", "bolt", "arc", "ring", "leaf", "half", "quad", "plus")  # leave room for another in their box
 UPRIGHT = ("person", "car", "boat", "bottle", "tv")
 

@@ -54,7 +54,7 @@ def read_boxes(
     found = Boxes()
     images, categories = read_lists(annotation_file, found)
     try:
-        index = _joined(images, found, categories, dataset, ids_of or dataset, image_folders)
+        index = _joined(images, found, categories, dataset=dataset, ids_of=ids_of or dataset, folders=image_folders)
     except ValueError as error:
         raise ValueError(f"{annotation_file}: {error}") from None
     return index

@@ -34,7 +34,6 @@ def list_elements(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _elements(text: str) -> Iterator[tuple[str, Any]]:
     decode = json.JSONDecoder().raw_decode  # the C scanner, one element at a time
-    after_comma = _COMMA.match
     place = _passed(text, "{", 0)
     while text[place : place + 1] != "}":
         key, place = decode(text, place)
@@ -45,15 +44,21 @@ def _elements(text: str) -> Iterator[tuple[str, Any]]:
             place = _passed(text, "[", place)
             while text[place : place + 1] != "]":
                 element, place = decode(text, place)
-                place = after_comma(text, place).end()  # type: ignore[union-attr]
+                place = _behind(_COMMA, text, place)
                 yield key, element
             place += 1
-        place = after_comma(text, place).end()  # type: ignore[union-attr]
+        place = _behind(_COMMA, text, place)
 
 
 def _passed(text: str, sign: str, place: int) -> int:
     """The place behind this sign and the white space around it."""
-    place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
+    place = _behind(_SPACE, text, place)
     if text[place : place + 1] != sign:
         raise json.JSONDecodeError(f"expected {sign!r}", text, place)
-    return _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+    return _behind(_SPACE, text, place + 1)
+
+
+def _behind(pattern: re.Pattern[str], text: str, place: int) -> int:
+    """The place behind what a pattern finds here, which may be nothing."""
+    found = pattern.match(text, place)
+    return found.end() if found else place

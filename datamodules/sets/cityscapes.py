@@ -14,8 +14,15 @@ from datamodules.masks import read_label_map
 from datamodules.readers.mask_files import Annotation, index_label_maps, with_progress
 
 CLASSES = {
-    24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
-}  # fmt: skip
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
 
 IMAGES = {"train": 2_975, "val": 500}
 

@@ -72,7 +72,15 @@ def _year(year: str) -> list[DataSet]:
     layout = f"annotations/instances_{{train,val}}{year}.json, {{train,val}}{year}/*.jpg"
     fetch = f"{year} train and val images, and {year} train/val annotations, from https://cocodataset.org/#download"
     return [
-        _split(f"coco{year}/{part}", "coco", f"{part}{year}", "COCO_ROOT", layout, fetch, IMAGES[f"{part}{year}"])
+        _split(
+            name=f"coco{year}/{part}",
+            folder="coco",
+            split=f"{part}{year}",
+            variable="COCO_ROOT",
+            layout=layout,
+            fetch=fetch,
+            images=IMAGES[f"{part}{year}"],
+        )
         for part in ("train", "val")
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -10,6 +9,8 @@ from functools import cache
 from typing import Any
 
 from jsonargparse import ArgumentParser
+
+from datamodules.names import nearest
 
 
 @cache
@@ -49,7 +50,7 @@ def full_path(name: str, sibling: str, where: str) -> str:
         known |= {n: candidate.__name__ for n, member in vars(candidate).items() if _is_defined_in(member, candidate)}
         if name in known:
             return f"{known[name]}.{name}"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = nearest(name, known)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
     raise ValueError(f"no class {name} for {where.rstrip('.')} in {package.__name__}; {hint}")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from datamodules.names import nearest
 from experiments.composition.classes import arguments_of, full_path, inherits
 from experiments.composition.tree import Tree
 
@@ -58,7 +58,7 @@ def _holder(node: Tree, part: str, where: str) -> Tree:
 
 
 def _unknown(part: str, where: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(part, sorted(known), n=1, cutoff=0.5)
+    near = nearest(part, sorted(known))
     hint = f"did you mean {where}{near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
     return f"no value {where}{part} in the recipe; {hint}"
 

@@ -10,10 +10,8 @@ DEXTR, none for ITIS, whose first click the rule places on an empty prediction. 
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from datamodules import geometry
 from datamodules.batch import Batch
 from datamodules.clicks.points import Click, PointKind, Points
 from datamodules.clicks.rules import RULES, ClickRule
+from datamodules.names import by_name
 from experiments.evaluation.pasting import Paste
 from experiments.evaluation.simulated_user import SimulatedUser
 from lightning_modules.interactive import Interactive
@@ -33,11 +32,7 @@ FIRST_OF_TIES = ("ritm",)  # its authors click the first of equally good pixels 
 
 def click_rule(name: str) -> ClickRule:
     """The rule of this name. Raises ValueError with the nearest one."""
-    if name not in RULES:
-        near = difflib.get_close_matches(name, RULES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(RULES)}"
-        raise ValueError(f"no click rule {name!r}; {hint}")
-    return RULES[name]
+    return by_name(name, RULES, "click rule")
 
 
 def click_through(
@@ -108,5 +103,4 @@ def _appended(points: Points, clicks: Sequence[Click | None], users: Sequence[Si
             at_rim = (place >= -0.5) & (place <= last + 0.5)
             xy[i, 0] = np.where(at_rim, np.clip(place, 0, last), place)
             kinds[i, 0] = users[i].kinds[-1]
-    more = torch.from_numpy(xy).to(points.xy), torch.from_numpy(kinds).to(points.kinds)
-    return replace(points, xy=torch.cat([points.xy, more[0]], 1), kinds=torch.cat([points.kinds, more[1]], 1))
+    return points.with_more(torch.from_numpy(xy), torch.from_numpy(kinds))

@@ -5,7 +5,6 @@ A new one is a module with a class like these and a line of PROTOCOLS.
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from datamodules.names import by_name
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
 from experiments.console import DASH, Choice, Grid
@@ -123,12 +123,7 @@ def protocol_names() -> list[str]:
 @cache
 def protocol(name: str) -> Any:
     """The protocol of this name. Raises ValueError with the nearest one."""
-    known = {**PROTOCOLS, **STUDIES}
-    if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-        raise ValueError(f"no evaluation.protocol {name!r}; {hint}")
-    return import_class(known[name])()
+    return import_class(by_name(name, {**PROTOCOLS, **STUDIES}, "evaluation.protocol"))()
 
 
 def protocol_of_record(record: Mapping[str, Any]) -> Any:

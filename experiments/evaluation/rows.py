@@ -14,6 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from datamodules.files import whole_file
+
 ObjectRow = dict[str, str]
 FIRST = "position"
 
@@ -49,8 +51,8 @@ def merge_rows(folder: Path, expected: int, processes: int) -> Path:
     RuntimeError when a unit is missing.
     """
     parts = [part_of(folder, rank) for rank in range(processes)]
-    merged, seen = folder / ".rows.csv", 0
-    with ExitStack() as stack:
+    seen = 0
+    with whole_file(folder / "rows.csv") as merged, ExitStack() as stack:
         readers = [csv.reader(stack.enter_context(part.open(newline=""))) for part in parts]
         out = csv.writer(stack.enter_context(merged.open("w", newline="")))
         headers = [next(reader) for reader in readers]
@@ -62,9 +64,8 @@ def merge_rows(folder: Path, expected: int, processes: int) -> Path:
                 first = number if first is None else first
                 if number == first and len(row) > 1:
                     out.writerow(row)
-    if seen != expected:
-        raise RuntimeError(f"{expected} objects were to be evaluated, {seen} of them have rows in {folder}")
-    merged.replace(folder / "rows.csv")
+        if seen != expected:
+            raise RuntimeError(f"{expected} objects were to be evaluated, {seen} of them have rows in {folder}")
     for part in parts:
         part.unlink()
     return folder / "rows.csv"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.clicks.points import CORRECTIVE_KINDS, EXTREME_KINDS, Click, PointKind, clicks_made
+from datamodules.clicks.points import EXTREME_KINDS, Click, PointKind, clicks_made
 from datamodules.clicks.rules import ClickRule
 
 SIGNS = {
@@ -87,7 +87,7 @@ class SimulatedUser:
             self._note()
         else:
             self.clicks.append((int(click.x), int(click.y)))
-            self.kinds.append(CORRECTIVE_KINDS[0] if click.positive else CORRECTIVE_KINDS[1])
+            self.kinds.append(click.kind)
         return click
 
     def sees(self, prediction: NDArray[np.uint8]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,11 +191,7 @@ class Session:
         on_grid = geometry.apply(self._batch.to_crop[0].numpy(), clicked)
         at_rim = (on_grid >= -0.5) & (on_grid <= last + 0.5)  # the outer half of a shrunken image's outermost pixel
         on_grid = np.where(at_rim, on_grid.clip(0, last), on_grid)  # belongs to that pixel, as in the benchmark
-        self._points = replace(
-            self._points,
-            xy=torch.cat([self._points.xy, torch.from_numpy(on_grid)[None].to(self._points.xy)], 1),
-            kinds=torch.cat([self._points.kinds, torch.tensor([kinds])], 1),
-        )
+        self._points = self._points.with_more(torch.from_numpy(on_grid)[None], torch.tensor([kinds]))
         self._left = None if self._left is None else self._left - len(kinds)
         self.points, self.kinds = [*self.points, *map(tuple, clicked.tolist())], [*self.kinds, *kinds]
         return self._look()

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from datamodules.catalog import find, root_of
+from datamodules.files import whole_file
 from datamodules.index import ObjectIndex
 from datamodules.readers.coco_lists import Categories, Images, column
 from datamodules.readers.json_stream import list_elements
@@ -23,7 +24,7 @@ def write_labels(file: Path, rows: Iterable[Row], index: ObjectIndex, about: Tre
 
     `empty` lists the objects without a mask, which are no annotations.
     """
-    partial, empty = file.with_name(f".{file.name}"), []
+    empty: list[int] = []
 
     def annotations() -> Iterator[Tree]:
         for row in rows:
@@ -38,14 +39,13 @@ def write_labels(file: Path, rows: Iterable[Row], index: ObjectIndex, about: Tre
                 "object_id": row["object_id"],
             }  # fmt: skip
 
-    with partial.open("w") as out:
+    with whole_file(file) as partial, partial.open("w") as out:
         out.write(f'{{"info": {json.dumps(about)}')
         _write_list(out, "images", names.images())
         _write_list(out, "categories", names.categories())
         _write_list(out, "annotations", annotations())
         _write_list(out, "empty", empty)
         out.write("\n}\n")
-    partial.replace(file)
 
 
 def _write_list(out: TextIO, key: str, entries: Iterable[Any]) -> None:

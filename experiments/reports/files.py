@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
+from datamodules.files import whole_file
 from experiments.console import Choice
 from experiments.pictures import Picture
 from experiments.reports.grids import banner, grids
@@ -128,7 +129,6 @@ def _curves(result: TableResult, home: Path) -> Iterator[Picture]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes beside and renames, so that a killed run leaves the old report whole."""
-    beside = path.with_suffix(path.suffix + ".part")
-    beside.write_text(text)
-    beside.replace(path)
+    """A killed run leaves the old report whole."""
+    with whole_file(path) as partial:
+        partial.write_text(text)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from datamodules.names import nearest
 from experiments.composition.compose import compose
 from experiments.composition.merging import parse_override
 from experiments.composition.tree import Tree
@@ -172,7 +172,7 @@ def find_spec(reference: str) -> RunSpec:
             else:
                 specs.setdefault(slug(row.label), cell)
     if wanted not in specs:
-        near = difflib.get_close_matches(wanted, specs, n=1, cutoff=0.4)
+        near = nearest(wanted, specs)
         hint = f"did you mean {table.id}/{near[0]}?" if near else f"{table.id} has {', '.join(specs) or 'no runs yet'}"
         raise ValueError(f"no row {reference!r}; {hint}")
     return specs[wanted]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
+from datamodules.names import hint
 from experiments.composition.merging import parse_override
 from experiments.evaluation.evaluate import protocol_of
 from experiments.reproduction.cells import Cell, main_run, measure, not_run
@@ -73,10 +73,9 @@ def check_metric(table: Table, row: str, column: str, nodes: Sequence[Node]) -> 
         how, settings = protocol_of(node.config)
         measured = how.measures(settings)
         if measured is not None and spec.metric not in measured:
-            near = difflib.get_close_matches(spec.metric, measured, n=1, cutoff=0.4) or sorted(measured)
             raise ValueError(
                 f"{table.id}, {row}, {column}: protocol {spec.protocol} does not measure {spec.metric!r} with these "
-                f"values; nearest: {', '.join(near)}"
+                f"values; {hint(spec.metric, sorted(measured))}"
             )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from datamodules.names import nearest
 from experiments.evaluation.protocols import protocol
 
 
@@ -112,6 +112,6 @@ def check_keys(tree: Mapping[str, Any], needed: set[str], allowed: set[str], whe
 def named(name: str, known: Mapping[str, Any] | Iterable[str], complaint: str) -> Any:
     names = list(known)
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=2, cutoff=0.3) or names
+        near = nearest(str(name), names, most=2) or names
         raise ValueError(f"{complaint} {name!r}; nearest: {', '.join(near)}")
     return known[name] if isinstance(known, Mapping) else name

@@ -11,7 +11,6 @@ objects on which A stays below an IoU of 0.8, and `labelled: {by: A}` replaces t
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from datamodules.names import nearest
 from experiments.reproduction.spec_reader import FOLDER, RunReader
 from experiments.reproduction.specs import Pair, RunSpec, check_keys, named
 
@@ -96,7 +96,7 @@ def load_table(ref: str) -> Table:
     known = {**{table.id: table for table in tables()}, **{str(table.number): table for table in tables()}}
     if str(ref) in known:
         return known[str(ref)]
-    near = difflib.get_close_matches(str(ref), [table.id for table in tables()], n=3, cutoff=0.4)
+    near = nearest(str(ref), [table.id for table in tables()], most=3)
     hint = f"nearest: {', '.join(near)}" if near else f"numbers go from 1 to {len(tables())}, `make tables` lists them"
     raise ValueError(f"no table {ref!r}; {hint}")
 

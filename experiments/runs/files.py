@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from datamodules.files import whole_file
 
 
 def digest(content: Any) -> str:
@@ -24,6 +25,5 @@ def file_digest(path: str | Path) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file that is either the old one or the new one, whatever happens meanwhile."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text)

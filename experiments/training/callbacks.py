@@ -14,6 +14,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from datamodules.files import remove_partial, whole_file
 from datamodules.keys import seed_of
 from experiments.console import duration
 
@@ -36,17 +37,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints appear whole: written beside their place, then renamed. A kill or a full disk leaves the last one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
-        """Write, then rename; a partial file is removed when writing fails."""
+        """Write, then rename; a partial file is removed when writing fails, and what killed ones left before."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.writing")
+        remove_partial(path)
         try:
-            torch.save(checkpoint, partial)
-            partial.replace(path)
+            with whole_file(path) as partial:
+                torch.save(checkpoint, partial)
         except RuntimeError as error:  # PyTorch's answer to a full disk
             raise OSError(f"{path} could not be written: {error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 class StepCheckpoint(ModelCheckpoint):

@@ -24,7 +24,10 @@ class ResNetStages(nn.Module):
 
     def __init__(self, resnet: Any, strides: Sequence[int], bn_statistics: Literal["live", "frozen"]) -> None:
         super().__init__()
-        self.conv1, self.bn1, self.act1, self.maxpool = resnet.conv1, resnet.bn1, resnet.act1, resnet.maxpool
+        self.conv1 = resnet.conv1
+        self.bn1 = resnet.bn1
+        self.act1 = resnet.act1
+        self.maxpool = resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (getattr(resnet, stage) for stage in STAGES)
         stages: list[dict[str, Any]] = resnet.feature_info[-4:]
         self.channels: tuple[int, ...] = tuple(stage["num_chs"] for stage in stages)

@@ -72,9 +72,15 @@ class CoarseToFine(nn.Module):
         if output_stride not in (8, 16):
             raise ValueError(f"IOG's network has an output stride of 8 or 16, got {output_stride}")
         self.backbone = dilated_resnet(
-            backbone, in_channels, output_stride=output_stride, dilations=dilations, stride_on=stride_on, init="timm",
-            new_channels=new_channels, **backbone_options,
-        )  # fmt: skip
+            backbone,
+            in_channels,
+            output_stride=output_stride,
+            dilations=dilations,
+            stride_on=stride_on,
+            init="timm",
+            new_channels=new_channels,
+            **backbone_options,
+        )
         if dilations is None:
             multi_grid = [32 // output_stride * 2**block for block in range(len(self.backbone.layer4))]
             set_stage(self.backbone.layer4, 1, multi_grid, stride_on)
@@ -152,7 +158,7 @@ class Context(PSP):
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__([in_channels], in_channels // 4)
         self.bottleneck = conv_bn_relu(in_channels + len(self.stages) * (in_channels // 4), channels, 1)
-        self.final = nn.Identity()  # type: ignore[assignment]
+        self.final = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward([x])

@@ -79,7 +79,7 @@ class PSP(nn.Module):
         )
         self.bottleneck = conv_bn_relu(deep + len(bins) * channels, channels, 1)
         self.decoder = SkipDecoder(in_channels[0], channels) if skip else None
-        self.final = nn.Conv2d(channels, 1, 1)
+        self.final: nn.Module = nn.Conv2d(channels, 1, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         x = features[-1]

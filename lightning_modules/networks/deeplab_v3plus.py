@@ -94,10 +94,17 @@ class DeepLabV3Plus(nn.Module):
                 norm.eps = backbone_eps
 
         self.head = DeepLabV3PlusHead(
-            self.backbone.channels[0], self.backbone.channels[-1], classes, aspp_channels,
-            [rate * 16 // output_stride for rate in rates], low_level_channels, decoder_channels, dropout, separable,
-            decoder_dropout,
-        )  # fmt: skip
+            low_level=self.backbone.channels[0],
+            deep=self.backbone.channels[-1],
+            classes=classes,
+            aspp_channels=aspp_channels,
+            rates=[rate * 16 // output_stride for rate in rates],
+            low_level_channels=low_level_channels,
+            decoder_channels=decoder_channels,
+            dropout=dropout,
+            separable=separable,
+            decoder_dropout=decoder_dropout,
+        )
         initialise_head(self.head, init)
         for norm in batch_norms(self.head):
             norm.eps = head_eps
@@ -128,14 +135,27 @@ class DeepLabV3PlusHead(nn.Module):
     """
 
     def __init__(
-        self, low_level: int, deep: int, classes: int, aspp_channels: int, rates: Sequence[int],
-        low_level_channels: int, decoder_channels: int, dropout: float, separable: bool,
+        self,
+        low_level: int,
+        deep: int,
+        classes: int,
+        aspp_channels: int,
+        rates: Sequence[int],
+        low_level_channels: int,
+        decoder_channels: int,
+        dropout: float,
+        separable: bool,
         decoder_dropout: Sequence[float] = (0.0, 0.0),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
-        self.aspp = ASPP(deep, aspp_channels, rates, dropout, separable)
+        self.aspp = ASPPWithImagePooling(deep, aspp_channels, rates=rates, dropout=dropout, separable=separable)
         self.decoder = Decoder(
-            low_level, aspp_channels, low_level_channels, decoder_channels, separable, decoder_dropout
+            low_level=low_level,
+            context_channels=aspp_channels,
+            low_level_channels=low_level_channels,
+            channels=decoder_channels,
+            separable=separable,
+            dropout=decoder_dropout,
         )
         self.logits = nn.Conv2d(decoder_channels, classes, 1)
 
@@ -143,7 +163,7 @@ class DeepLabV3PlusHead(nn.Module):
         return self.logits(self.decoder(self.aspp(features[-1]), features[0]))
 
 
-class ASPP(nn.Module):
+class ASPPWithImagePooling(nn.Module):
     """Atrous spatial pyramid pooling with the image's average (DeepLabv3, Fig. 5); its separable form is v3+'s.
 
     Shape: (B, in_channels, h, w) -> (B, channels, h, w). The average is over the whole map, whatever its size.
@@ -178,9 +198,14 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, low_level: int, context_channels: int, low_level_channels: int, channels: int, separable: bool,
+        self,
+        low_level: int,
+        context_channels: int,
+        low_level_channels: int,
+        channels: int,
+        separable: bool,
         dropout: Sequence[float] = (0.0, 0.0),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         conv3x3: Callable[..., nn.Module] = SeparableConv if separable else conv
         self.projection = conv(low_level, low_level_channels, 1)
@@ -272,4 +297,4 @@ def initialise_head(head: DeepLabV3PlusHead, init: Literal["timm", "official"]) 
             truncated_normal(pair.depthwise.get_parameter("0.weight"), 0.33)
             truncated_normal(pair.pointwise.get_parameter("0.weight"), 0.06)
     truncated_normal(head.logits.weight, 0.01)
-    nn.init.zeros_(head.logits.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(head.logits.get_parameter("bias"))

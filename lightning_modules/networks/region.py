@@ -69,7 +69,7 @@ class RegionNet(nn.Module):
         scale = 1 / self.backbone.strides[2]
         cells = roi_align(c4.float(), numbered, self.size, scale, self.sampling_ratio, aligned=True)
         masks = self.head(self.backbone.layer4(cells.to(c4.dtype)))
-        return paste(masks, edges, (height, width), self.outside)
+        return paste_regions(masks, edges, (height, width), self.outside)
 
 
 def region_edges(regions: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def region_edges(regions: Tensor) -> Tensor:
     return torch.cat([low, torch.maximum(high, low) + 1], dim=1)
 
 
-def paste(masks: Tensor, edges: Tensor, size: tuple[int, int], outside: float) -> Tensor:
+def paste_regions(masks: Tensor, edges: Tensor, size: tuple[int, int], outside: float) -> Tensor:
     """Stretch each mask over its region of a grid of pixels, bilinearly between cell centres; `outside` elsewhere.
 
     Args:

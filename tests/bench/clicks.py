@@ -54,7 +54,9 @@ def corrupted(mask: NDArray[np.uint8], way: int, draw: np.random.Generator) -> N
     for _ in range(8 if way % 4 == 2 else 0):
         centre = int(draw.integers(width)), int(draw.integers(height))
         axes = int(draw.integers(5, 60)), int(draw.integers(5, 60))
-        cv2.ellipse(prediction, centre, axes, 0, 0, 360, int(draw.integers(2)), -1)
+        cv2.ellipse(
+            prediction, centre, axes, angle=0, startAngle=0, endAngle=360, color=int(draw.integers(2)), thickness=-1
+        )
     return prediction
 
 

@@ -75,7 +75,7 @@ def bare_chain(index: ObjectIndex, i: int, draw: np.random.Generator) -> tuple[N
     warped = geometry.warp(mask, matrix, size, "nearest")
     if warped.any():
         box = geometry.relax_box(tight_box(warped), 50)
-        matrix = geometry.compose(geometry.box_to_grid(box, (SIZE, SIZE)), matrix)
+        matrix = geometry.after(geometry.box_to_grid(box, (SIZE, SIZE)), matrix)
     mask = geometry.warp(mask, matrix, (SIZE, SIZE), "nearest")
     image = geometry.warp(image, matrix, (SIZE, SIZE), "linear")
     return (image, mask, band_points(mask, 5, draw)) if mask.any() else (image, mask)

@@ -37,9 +37,16 @@ clicked = st.lists(st.tuples(st.integers(-2, 15), st.integers(-2, 15)), max_size
 )
 SAMPLING = ["cluster", "random", "ritm_training"]
 IOG_CASES = [
-    "all_missed", "both_fn_larger", "both_fp_larger", "error_touching_border", "false_positive", "missing_part",
-    "offdiag_missing", "perfect", "wide_thin_vs_small_round",
-]  # fmt: skip
+    "all_missed",
+    "both_fn_larger",
+    "both_fp_larger",
+    "error_touching_border",
+    "false_positive",
+    "missing_part",
+    "offdiag_missing",
+    "perfect",
+    "wide_thin_vs_small_round",
+]
 
 
 @pytest.fixture(scope="module")
@@ -510,11 +517,23 @@ def test_four_threads_click_like_one(itis, rule):
     objects = [case(itis, number) for number in CASES] * 2
     masks, predictions, voids, clicks = (list(column) for column in zip(*objects))
     here = next_clicks(
-        function, masks, predictions, voids, clicks, [key(number) for number in range(len(masks))], pool=None
+        function,
+        masks,
+        predictions,
+        voids=voids,
+        clicks=clicks,
+        draws=[key(number) for number in range(len(masks))],
+        pool=None,
     )
     with ThreadPoolExecutor(4) as pool:
         there = next_clicks(
-            function, masks, predictions, voids, clicks, [key(number) for number in range(len(masks))], pool
+            function,
+            masks,
+            predictions,
+            voids=voids,
+            clicks=clicks,
+            draws=[key(number) for number in range(len(masks))],
+            pool=pool,
         )
     assert here == there
     assert here[:3] == [function(*objects[number], key(number)) for number in range(3)]
@@ -522,14 +541,14 @@ def test_four_threads_click_like_one(itis, rule):
 
 def test_voids_clicks_and_draws_may_be_left_out():
     mask = disc((20, 30), (12, 9), 6)
-    assert next_clicks(largest_cluster, [mask], [0 * mask], None, None, None) == [Click(12, 9, True)]
-    assert next_clicks(largest_cluster, [], [], [], [], []) == []
+    assert next_clicks(largest_cluster, [mask], [0 * mask], voids=None, clicks=None, draws=None) == [Click(12, 9, True)]
+    assert next_clicks(largest_cluster, [], [], voids=[], clicks=[], draws=[]) == []
 
 
 def test_lists_of_different_lengths_and_a_shared_generator_are_refused():
     mask = disc((20, 30), (12, 9), 6)
     with pytest.raises(ValueError, match="got 2, 1, 2, 2, 2"):
-        next_clicks(largest_cluster, [mask, mask], [mask], None, None, None)
+        next_clicks(largest_cluster, [mask, mask], [mask], voids=None, clicks=None, draws=None)
     draw = key()
     with pytest.raises(ValueError, match="a Generator per object"):
-        next_clicks(sampled_error, [mask, mask], [0 * mask, 0 * mask], None, None, [draw, draw])
+        next_clicks(sampled_error, [mask, mask], [0 * mask, 0 * mask], voids=None, clicks=None, draws=[draw, draw])

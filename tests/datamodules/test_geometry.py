@@ -159,7 +159,7 @@ def test_a_dot_is_found_in_the_crop_where_the_matrix_says(box, size):
 def test_a_dot_goes_through_flip_and_rotation_where_the_matrices_say(angle, scale, flip_last, at):
     size = (48, 60)
     rotation, flip = geometry.scale_and_rotate(size, angle, scale), geometry.flip_matrix(size[1])
-    both = geometry.compose(flip, rotation) if flip_last else geometry.compose(rotation, flip)
+    both = geometry.after(flip, rotation) if flip_last else geometry.after(rotation, flip)
     expected = geometry.apply(both, np.array([at]))
     one_by_one = [rotation, flip] if flip_last else [flip, rotation]
     through = np.array([at])
@@ -176,8 +176,8 @@ def test_rotation_is_counter_clockwise_about_the_point_between_the_middle_pixels
 
 @given(st.floats(-180, 180), st.floats(0.5, 2))
 def test_a_matrix_and_its_inverse_cancel(angle, scale):
-    matrix = geometry.compose(geometry.flip_matrix(60), geometry.scale_and_rotate((40, 60), angle, scale))
-    back = geometry.compose(cv2.invertAffineTransform(matrix), matrix)
+    matrix = geometry.after(geometry.flip_matrix(60), geometry.scale_and_rotate((40, 60), angle, scale))
+    back = geometry.after(cv2.invertAffineTransform(matrix), matrix)
     np.testing.assert_allclose(back, [[1, 0, 0], [0, 1, 0]], atol=1e-9)
 
 

@@ -9,7 +9,7 @@ from datamodules.clicks.initial import (
     background_ring,
     boundary_negatives,
     positive_area,
-    spread,
+    spaced_clicks,
     suppress,
 )
 from datamodules.clicks.points import PointKind, Target
@@ -211,13 +211,13 @@ def test_an_empty_object_and_senseless_numbers_are_refused():
 def test_a_spread_draws_every_pixel_alike():
     area = square(9, top_left=(2, 3), side=2)
     draw = key()
-    drawn = [spread(area, 1, 20, draw)[0] for _ in range(800)]
+    drawn = [spaced_clicks(area, 1, 20, draw)[0] for _ in range(800)]
     assert all(150 < drawn.count(pixel) < 250 for pixel in [(2, 3), (3, 3), (2, 4), (3, 4)])
 
 
 @given(masks, st.integers(0, 6), st.integers(1, 9), st.integers(0, 99))
 def test_a_spread_stays_in_its_area_and_out_of_its_boxes(area, count, step, seed):
-    clicks = spread(area, count, step, key(seed))
+    clicks = spaced_clicks(area, count, step, key(seed))
     assert len(clicks) <= count
     assert all(area[y, x] for x, y in clicks)
     assert not any(boxed(clicks[i], clicks[j], step) for j in range(len(clicks)) for i in range(j))
@@ -241,7 +241,7 @@ def test_initial_clicks_are_right_for_every_object(mask, void, labels, seed, cen
 @given(masks.filter(np.any), st.integers(0, 9))
 def test_boundary_negatives_stay_in_the_ring_and_out_of_their_boxes(mask, seed):
     ring = background_ring(mask, ring=6, margin=1)
-    first = spread(ring, 1, 1, key(seed))
+    first = spaced_clicks(ring, 1, 1, key(seed))
     if first:
         clicks = boundary_negatives(ring, first[0], 10, 4)
         assert all(ring[y, x] for x, y in clicks)

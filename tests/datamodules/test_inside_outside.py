@@ -29,21 +29,44 @@ from datamodules.samples import ObjectSamples, hard
 from tests.conftest import GOLDEN, disc, square
 
 MASKS = [
-    "L_shape", "disk", "full_image", "random_blobs", "rect_even_ties", "rect_odd_ties", "ring", "single_pixel",
-    "soft_bilinear", "star_512", "thin_line", "touches_bottom_right", "touches_top_left", "two_equal_squares",
-]  # fmt: skip
+    "L_shape",
+    "disk",
+    "full_image",
+    "random_blobs",
+    "rect_even_ties",
+    "rect_odd_ties",
+    "ring",
+    "single_pixel",
+    "soft_bilinear",
+    "star_512",
+    "thin_line",
+    "touches_bottom_right",
+    "touches_top_left",
+    "two_equal_squares",
+]
 CLICKS = [
-    "all_missed", "both_fn_larger", "both_fp_larger", "error_touching_border", "false_positive", "missing_part",
-    "offdiag_missing", "perfect", "wide_thin_vs_small_round",
-]  # fmt: skip
+    "all_missed",
+    "both_fn_larger",
+    "both_fp_larger",
+    "error_touching_border",
+    "false_positive",
+    "missing_part",
+    "offdiag_missing",
+    "perfect",
+    "wide_thin_vs_small_round",
+]
 CASES = ["border", "inside", "small"]
 FIVE = [PointKind.INSIDE] + 4 * [PointKind.OUTSIDE]
 CORNERS = [(10, 10), (10, 115), (115, 10), (115, 115)]
 INITIAL = [(64, 64), *CORNERS]  # of the golden clicks
 RECIPE = SampleRecipe(
-    size=512, relax=30, masks="soft", test_interpolation="linear", train_points=InsideOutside(),
+    size=512,
+    relax=30,
+    masks="soft",
+    test_interpolation="linear",
+    train_points=InsideOutside(),
     test_points=InsideOutside(),
-)  # fmt: skip
+)
 
 objects = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1))
 
@@ -212,9 +235,8 @@ def test_maps_after_a_further_click_are_the_bytes_of_the_authors_code(iog, name,
     guidance = InsideOutsideMaps(stretch=stretch, whole_numbers=True)
     maps = guidance(clicks(five(INITIAL)), (128, 128))
     click = RULES["iog_code"](iog[f"click/{name}/gt"], iog[f"click/{name}/pred"])
-    sign = PointKind.POSITIVE if click.positive else PointKind.NEGATIVE
     for after in ("first", "second"):
-        maps = guidance.add(maps, clicks([(sign, click.x, click.y)]))
+        maps = guidance.add(maps, clicks([(click.kind, click.x, click.y)]))
         np.testing.assert_array_equal(maps[0], iog[f"click/{name}/maps_after"])
         np.testing.assert_array_equal(maps[0].sum((1, 2)), iog[f"click/{name}/sum_after_{after}"])
 
@@ -264,8 +286,8 @@ def test_clicks_one_by_one_and_all_at_once_draw_the_same_maps(stretch, whole):
     maps = guidance(replace(points, xy=points.xy[:, :5], kinds=points.kinds[:, :5]), (45, 48))
     for k in range(5, 8):
         maps = guidance.add(maps, replace(points, xy=points.xy[:, k : k + 1], kinds=points.kinds[:, k : k + 1]))
-        assert torch.equal(maps, guidance(replace(points, xy=points.xy[:, : k + 1], kinds=points.kinds[:, : k + 1]),
-                                          (45, 48)))  # fmt: skip
+        so_far = replace(points, xy=points.xy[:, : k + 1], kinds=points.kinds[:, : k + 1])
+        assert torch.equal(maps, guidance(so_far, (45, 48)))
 
 
 def test_only_objects_with_a_corrective_click_are_cut_to_whole_numbers():

@@ -53,9 +53,16 @@ def entry(object_id: int, mask: np.ndarray, **other) -> dict:
     encoded = coco_mask.encode(np.asfortranarray(mask))
     segmentation = {"size": encoded["size"], "counts": encoded["counts"].decode()}
     return {
-        "id": object_id % 1000, "image_id": 1, "category_id": 1, "segmentation": segmentation, "object_id": object_id,
-        "area": int(mask.sum()), "bbox": coco_mask.toBbox(encoded).tolist(), "score": 0.9, **other,
-    }  # fmt: skip
+        "id": object_id % 1000,
+        "image_id": 1,
+        "category_id": 1,
+        "segmentation": segmentation,
+        "object_id": object_id,
+        "area": int(mask.sum()),
+        "bbox": coco_mask.toBbox(encoded).tolist(),
+        "score": 0.9,
+        **other,
+    }
 
 
 def file_of(tmp_path, entries: list[dict]):

@@ -18,7 +18,7 @@ from datamodules.clicks.recorded import (
     RecordedExtremePoints,
     RecordedInsidePoint,
     RecordedPoints,
-    in_order,
+    in_box_order,
     write_points,
 )
 from datamodules.readers.folders import read_pairs
@@ -73,20 +73,23 @@ def test_extreme_points_come_in_the_order_of_a_box_however_they_were_clicked(wri
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=4, max_size=4))
 def test_ordering_loses_no_point_and_sorts_again_after_a_flip(clicked):
     points = np.array(clicked, float)
-    left, top, right, bottom = ordered = in_order(points)
+    left, top, right, bottom = ordered = in_box_order(points)
     assert sorted(map(tuple, ordered)) == sorted(map(tuple, points))
     assert left[0] <= right[0]
     assert top[1] <= bottom[1]
-    flipped = in_order(points * [-1, 1])
+    flipped = in_box_order(points * [-1, 1])
     span = (right - left)[0] + (bottom - top)[1]
     assert (flipped[2] - flipped[0])[0] + (flipped[3] - flipped[1])[1] == span
 
 
 def test_a_corner_that_is_extreme_twice_takes_one_place():
     """A triangle's corner is the left-most and the top-most point; people click it, and three more."""
-    assert in_order(np.array([[50, 20], [10, 10], [30, 60], [10, 11]])).tolist() == [
-        [10, 11], [10, 10], [50, 20], [30, 60],
-    ]  # fmt: skip
+    assert in_box_order(np.array([[50, 20], [10, 10], [30, 60], [10, 11]])).tolist() == [
+        [10, 11],
+        [10, 10],
+        [50, 20],
+        [30, 60],
+    ]
 
 
 def test_points_follow_the_crop_they_are_shown_in(write):

@@ -19,7 +19,15 @@ def steps(size, batch_size, processes=1, passes=1, seed=0, epoch=0, consumed=0) 
     micro_batch = batch_size // (processes * passes)
     ranks = []
     for rank in range(processes):
-        sampler = TrainingSampler(size, batch_size, micro_batch, rank, processes, seed, consumed)
+        sampler = TrainingSampler(
+            size,
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            rank=rank,
+            processes=processes,
+            seed=seed,
+            consumed=consumed,
+        )
         sampler.set_epoch(epoch)
         keys = list(sampler)
         assert {e for e, _ in keys} <= {epoch}

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from datamodules.selection import PASCAL_CLASSES, PASCAL_CLASSES_IN_COCO, Selection, open_objects
+from datamodules.selection import PASCAL_CLASSES_IN_COCO, Selection, open_objects
+from datamodules.sets.pascal import CATEGORIES
 from tests.datamodules.layouts import blank, coco_annotation, rectangle, write_coco, write_gray, write_image, write_voc
 
 # Objects of 1, 4, 9, ... pixels on one image each.
@@ -76,7 +77,7 @@ def test_coco_objects_are_told_apart_by_whether_pascal_has_their_class(data_root
 
 
 def test_pascal_has_twenty_classes_under_either_name(data_root):
-    assert len(set(PASCAL_CLASSES)) == len(set(PASCAL_CLASSES_IN_COCO)) == 20
+    assert len(set(CATEGORIES)) == len(set(PASCAL_CLASSES_IN_COCO)) == 20
     objects, classes = rectangle(1, 2, 6, 9), rectangle(1, 2, 6, 9, value=17)
     write_voc(data_root / "VOCdevkit" / "VOC2012", {"val": {"a": (objects, classes)}})
     index = open_objects([{"name": "pascal/val", "categories": "sheep"}])

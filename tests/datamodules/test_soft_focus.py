@@ -267,8 +267,8 @@ def test_swapped_polarity_is_the_same_with_the_other_kinds(clicks):
 
 def test_without_extreme_points_only_raised_bumps_are_left():
     assert drawn([]).max() == 0
-    assert SoftFocus(fwhm=10)(Points(torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.long), torch.ones(2, 2)),
-                              SIZE).shape == (2, 1, *SIZE)  # fmt: skip
+    none = Points(torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.long), torch.ones(2, 2))
+    assert SoftFocus(fwhm=10)(none, SIZE).shape == (2, 1, *SIZE)
     clicks = [(20, 10, NEGATIVE), (30, 30, POSITIVE), (5, 5, PointKind.INSIDE)]
     bump = gaussian_map(torch.tensor([[[20.0, 10.0]]]), torch.tensor([[True]]), SIZE)[0, 0].numpy()
     np.testing.assert_allclose(drawn(clicks), bump, atol=1e-7)
@@ -282,9 +282,15 @@ def test_without_extreme_points_only_raised_bumps_are_left():
 @pytest.mark.parametrize("normalise", ["crop", "box"])
 @pytest.mark.parametrize(
     "points",
-    [[(7, 9)] * 4, [(-4000, 10), (4000, 20), (3, -9000), (5, 8000)], [(900, 900)], [(0, 0), (511, 511)],
-     [(-50, -60), (-40, -60), (-40, -50)], [(1e-7, 0), (511, 3e-7)]],
-)  # fmt: skip
+    [
+        [(7, 9)] * 4,
+        [(-4000, 10), (4000, 20), (3, -9000), (5, 8000)],
+        [(900, 900)],
+        [(0, 0), (511, 511)],
+        [(-50, -60), (-40, -60), (-40, -50)],
+        [(1e-7, 0), (511, 3e-7)],
+    ],
+)
 def test_far_and_coincident_points_give_numbers_at_full_size(points, beta, normalise):
     field = drawn([(x, y, LEFT) for x, y in points], (512, 512), beta=beta, normalise=normalise)
     assert np.isfinite(field).all()

@@ -22,9 +22,19 @@ from tests.conftest import disc, dot, ellipse, place_of, square
 WIDE, TALL = (60, 100), (100, 60)
 SIZE = 48
 PUBLISHED = SampleRecipe(
-    size=SIZE, relax=0, view="window", window="corner", test_view="whole_image", geometry="chain", flip=0.0,
-    rotation=0.0, scale=(1.0, 1.0), train_points=NoPoints(), test_points=NoPoints(), test_interpolation="linear",
-)  # fmt: skip
+    size=SIZE,
+    relax=0,
+    view="window",
+    window="corner",
+    test_view="whole_image",
+    geometry="chain",
+    flip=0.0,
+    rotation=0.0,
+    scale=(1.0, 1.0),
+    train_points=NoPoints(),
+    test_points=NoPoints(),
+    test_interpolation="linear",
+)
 ANY = replace(PUBLISHED, window="random")
 FORMS = pytest.mark.parametrize("form", ["chain", "fused"])
 

@@ -70,10 +70,7 @@ def test_an_object_without_points_has_the_whole_crop_as_region():
 
 
 def test_a_corrective_click_widens_no_region():
-    more = Points(
-        torch.tensor([[*DIAMOND[0], [22, 1]]], dtype=torch.float32),
-        torch.tensor([[*EXTREME_KINDS, PointKind.POSITIVE]]), torch.ones(1, 2),
-    )  # fmt: skip
+    more = points_of(DIAMOND).with_more(torch.tensor([[[22, 1]]]), torch.tensor([[PointKind.POSITIVE]]))
     assert torch.equal(regions(more, 2, (24, 24)), regions(points_of(DIAMOND), 2, (24, 24)))
 
 
@@ -118,7 +115,18 @@ def test_void_pixels_count_as_background_only_where_the_reading_says_so(monkeypa
     void[..., 4:] = 1  # nobody labelled the right half
     points = points_of([[[0, 3], [2, 0], [3, 4], [1, 7]]])
     eye, box = torch.eye(2, 3)[None], torch.zeros(1, 4, dtype=torch.long)
-    batch = Batch(torch.zeros(1, 3, 8, 8), mask, void, points.xy, points.kinds, eye, box, box, box[:, :2], box[:, 0])
+    batch = Batch(
+        image=torch.zeros(1, 3, 8, 8),
+        mask=mask,
+        void=void,
+        points=points.xy,
+        point_kinds=points.kinds,
+        to_crop=eye,
+        crop_box=box,
+        box=box,
+        image_size=box[:, :2],
+        object_id=box[:, 0],
+    )
     module = DEXTR(Shown(3), BalancedBCE(use_void=use_void), None, lambda groups: torch.optim.SGD(groups, lr=1.0))
     monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
     module.network.forward = lambda x, regions: logits
@@ -148,7 +156,18 @@ def batch_of(mask):
     box = torch.tensor([[0, 0, width - 1, height - 1]] * count)
     image, eye = torch.zeros(count, 3, height, width), torch.eye(2, 3, dtype=torch.float64).repeat(count, 1, 1)
     size = torch.tensor([[height, width]] * count)
-    return Batch(image, mask, torch.zeros_like(mask), points.xy, points.kinds, eye, box, box, size, torch.arange(count))
+    return Batch(
+        image=image,
+        mask=mask,
+        void=torch.zeros_like(mask),
+        points=points.xy,
+        point_kinds=points.kinds,
+        to_crop=eye,
+        crop_box=box,
+        box=box,
+        image_size=size,
+        object_id=torch.arange(count),
+    )
 
 
 def correcting(painted, monkeypatch, **options):

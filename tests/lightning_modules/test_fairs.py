@@ -67,9 +67,18 @@ def test_the_loss_is_the_plain_sum_of_one_balanced_term_per_output(terms, monkey
     counts = class_counts(mask, torch.zeros_like(mask)) * torch.tensor([1, 3, 1])  # of a step of more objects
     void, to_crop = torch.zeros_like(mask), torch.eye(2, 3)[None]
     batch = Batch(
-        torch.rand(1, 3, 24, 24), mask, void, points.xy, points.kinds, to_crop, box, box, box[:, :2], box[:, 0],
+        image=torch.rand(1, 3, 24, 24),
+        mask=mask,
+        void=void,
+        points=points.xy,
+        point_kinds=points.kinds,
+        to_crop=to_crop,
+        crop_box=box,
+        box=box,
+        image_size=box[:, :2],
+        object_id=box[:, 0],
         window_counts=counts,
-    )  # fmt: skip
+    )
     module = fairs(SoftFocus(fwhm=3), terms)
     monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
     loss = module.training_step(batch, 0)

@@ -57,8 +57,9 @@ class Late(Early):
 
 
 def made(network, kind=IOG, monkeypatch=None, **options):
-    module = kind(network, InsideOutsideMaps(fwhm=3), PixelBCE("mean"), lambda groups: torch.optim.SGD(groups, lr=0.1),
-                  **options)  # fmt: skip
+    module = kind(
+        network, InsideOutsideMaps(fwhm=3), PixelBCE("mean"), lambda groups: torch.optim.SGD(groups, lr=0.1), **options
+    )
     if monkeypatch is not None:
         monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
     return module
@@ -77,7 +78,16 @@ def batch_of(mask):
     image, eye = torch.full((len(mask), 3, 32, 32), 100.0), torch.eye(2, 3, dtype=torch.float64).repeat(len(mask), 1, 1)
     size = torch.tensor([[32, 32]] * len(mask))
     return Batch(
-        image, mask, torch.zeros_like(mask), points.xy, points.kinds, eye, box, box, size, torch.arange(len(mask))
+        image=image,
+        mask=mask,
+        void=torch.zeros_like(mask),
+        points=points.xy,
+        point_kinds=points.kinds,
+        to_crop=eye,
+        crop_box=box,
+        box=box,
+        image_size=size,
+        object_id=torch.arange(len(mask)),
     )
 
 
@@ -135,9 +145,14 @@ def test_a_click_branch_needs_maps():
         IOG(Late(), None, PixelBCE(), lambda groups: None)
 
 
-@pytest.mark.parametrize(("options", "weights"), [
-    ({}, [1, 1, 1, 1]), ({"side_weight": 0.0}, [1, 0, 0, 0]), ({"last_side_factor": 2.0}, [1, 1, 1, 2]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({}, [1, 1, 1, 1]),
+        ({"side_weight": 0.0}, [1, 0, 0, 0]),
+        ({"last_side_factor": 2.0}, [1, 1, 1, 2]),
+    ],
+)
 def test_the_loss_is_the_weighted_sum_of_all_outputs(options, weights, monkeypatch):
     module, batch = made(Early(), monkeypatch=monkeypatch, **options), batch_of([SQUARE, SQUARE])
     each = [pixel_bce(logits, batch.mask, reduction="mean") for logits in module(batch.image, batch.clicks)]

@@ -31,7 +31,7 @@ CENTRE = [(40, 30, POSITIVE)]
 def window(x=0.0, y=0.0, zoom=1.0, *, flipped=False, size=SIZE):
     """From an image of `size` to a crop that begins at (x, y) of the (flipped) image, `zoom` crop pixels per pixel."""
     first = geometry.flip_matrix(size[1]) if flipped else WHOLE
-    return geometry.compose(np.array([[zoom, 0, -x * zoom], [0, zoom, -y * zoom]]), first)
+    return geometry.after(np.array([[zoom, 0, -x * zoom], [0, zoom, -y * zoom]]), first)
 
 
 def batch_of(masks, to_crop=WHOLE, *, ids=None, size=SIZE, clicks=CENTRE, void=None) -> Batch:
@@ -39,18 +39,20 @@ def batch_of(masks, to_crop=WHOLE, *, ids=None, size=SIZE, clicks=CENTRE, void=N
     samples = []
     for i, mask in enumerate(masks):
         xy = np.array([click[:2] for click in clicks], np.float32).reshape(-1, 2)
-        samples.append(Sample(
-            image=np.zeros((*size, 3), np.uint8),
-            mask=geometry.warp(mask, to_crop, size, "nearest"),
-            void=np.zeros(size, np.uint8) if void is None else geometry.warp(void, to_crop, size, "nearest"),
-            points=xy,
-            point_kinds=np.array([click[2] for click in clicks], np.int64),
-            to_crop=to_crop,
-            crop_box=np.array([0, 0, size[1] - 1, size[0] - 1]),
-            box=np.array([0, 0, 1, 1]),
-            image_size=mask.shape,
-            object_id=i + 1 if ids is None else ids[i],
-        ))  # fmt: skip
+        samples.append(
+            Sample(
+                image=np.zeros((*size, 3), np.uint8),
+                mask=geometry.warp(mask, to_crop, size, "nearest"),
+                void=np.zeros(size, np.uint8) if void is None else geometry.warp(void, to_crop, size, "nearest"),
+                points=xy,
+                point_kinds=np.array([click[2] for click in clicks], np.int64),
+                to_crop=to_crop,
+                crop_box=np.array([0, 0, size[1] - 1, size[0] - 1]),
+                box=np.array([0, 0, 1, 1]),
+                image_size=mask.shape,
+                object_id=i + 1 if ids is None else ids[i],
+            )
+        )
     return collate(samples)
 
 
@@ -248,9 +250,7 @@ def test_a_memory_read_from_a_checkpoint_goes_on_alike():
 
 # -- through flips, windows and scales --------------------------------------------------------------------------------
 
-VIEWS = st.builds(
-    window, x=st.floats(-10, 30), y=st.floats(-10, 20), zoom=st.floats(0.4, 2.5), flipped=st.booleans()
-)  # fmt: skip
+VIEWS = st.builds(window, x=st.floats(-10, 30), y=st.floats(-10, 20), zoom=st.floats(0.4, 2.5), flipped=st.booleans())
 FULL_HD = (1080, 1920)
 
 
@@ -324,10 +324,16 @@ def iou(one, other):
     return (one & other).sum() / (one | other).sum()
 
 
-@pytest.mark.parametrize("second", [
-    window(), window(flipped=True), window(x=7.3, y=4.6), window(x=3, y=2, zoom=0.8, flipped=True),
-    window(x=14, y=8, zoom=1.3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "second",
+    [
+        window(),
+        window(flipped=True),
+        window(x=7.3, y=4.6),
+        window(x=3, y=2, zoom=0.8, flipped=True),
+        window(x=14, y=8, zoom=1.3),
+    ],
+)
 def test_the_last_prediction_comes_back_through_another_view(second):
     said = ellipse(SIZE, (42, 32), (20, 14), -15)
     memory, first = never(masks=True), window(x=2.5, y=1.5, zoom=1.1, flipped=True)

@@ -28,9 +28,7 @@ class Small(nn.Module):
     def __init__(self, channels=5, seed=0):
         super().__init__()
         torch.manual_seed(seed)
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 6, 5, padding=2), nn.Tanh(), nn.Conv2d(6, 2, 3, padding=1)
-        )  # fmt: skip
+        self.layers = nn.Sequential(nn.Conv2d(channels, 6, 5, padding=2), nn.Tanh(), nn.Conv2d(6, 2, 3, padding=1))
         self.seen: Tensor | None = None
 
     def forward(self, x):

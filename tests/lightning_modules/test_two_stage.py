@@ -95,11 +95,7 @@ def test_the_first_model_runs_once_and_further_clicks_go_to_the_second():
     first, second = Says(square(4, 6, 9)), Says(square(4, 6, 9))
     model, points = TwoStage(first, second), boxes((2, 4, 14, 16))
     _, state = model.predict(model.start(IMAGE[:1], points), points)
-    more = Points(
-        torch.cat([points.xy, torch.tensor([[[5.0, 7.0]]])], 1),
-        torch.cat([points.kinds, torch.tensor([[POSITIVE]])], 1),
-        points.scale,
-    )
+    more = points.with_more(torch.tensor([[[5.0, 7.0]]]), torch.tensor([[POSITIVE]]))
     previous = torch.ones(1, 1, SIZE, SIZE)
     _, state = model.predict(state, more, previous)
     assert len(first.asked) == 1

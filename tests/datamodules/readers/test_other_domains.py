@@ -108,8 +108,9 @@ def test_an_image_without_a_roof_or_without_outlines_lists_none(tmp_path):
     index = read_rooftop(tmp_path, "train")
     assert (index.num_images, list(index.native_id)) == (3, ["a/1"])
     assert index.left_out == (
-        "1 images without outlines, the first is unseen", "1 objects without pixels, the first is a/2"
-    )  # fmt: skip
+        "1 images without outlines, the first is unseen",
+        "1 objects without pixels, the first is a/2",
+    )
 
 
 def test_what_is_missing_or_no_outline_is_named(tmp_path):

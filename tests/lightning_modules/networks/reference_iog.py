@@ -120,9 +120,7 @@ def from_above(state: Mapping[str, Tensor], module: int, x: Tensor, like: Tensor
     return F.relu(x) if rules.rectify_from_above else x
 
 
-def coarse_logits(
-    state: Mapping[str, Tensor], number: int, x: Tensor, size: torch.Size, rules: IOGRules
-) -> Tensor:  # fmt: skip
+def coarse_logits(state: Mapping[str, Tensor], number: int, x: Tensor, size: torch.Size, rules: IOGRules) -> Tensor:
     name = f"Coarse_net.predict.{number}"
     x = norm(state, f"{name}.1", conv(state, f"{name}.0", x), rules)
     x = conv(state, f"{name}.3", F.relu(x) if rules.side_rectifier else x)

@@ -55,9 +55,13 @@ def opened(module: nn.Module, gamma: float = 0.7) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize(("module", "plain"), [
-    (PositionAttention(16), plain_position), (ChannelAttention(), plain_channel),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("module", "plain"),
+    [
+        (PositionAttention(16), plain_position),
+        (ChannelAttention(), plain_channel),
+    ],
+)
 @given(batch=st.integers(1, 3), height=st.integers(1, 7), width=st.integers(1, 7), seed=st.integers(0, 1000))
 def test_attention_equals_the_printed_formula_in_values_and_gradients(module, plain, batch, height, width, seed):
     torch.manual_seed(seed)

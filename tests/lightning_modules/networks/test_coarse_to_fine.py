@@ -50,10 +50,19 @@ def test_five_maps_have_the_size_of_the_input_whatever_it_is(profile, click_chan
     assert [tuple(logit.shape) for logit in logits] == [(1, 1, *size)] * 5
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"click_channels": 2}, {"context": False}, {"context": False, "click_channels": 2}, {"fine": False}, {"context":
-    False, "fine": False}, {"init": "timm"}, {"click_channels": 3},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"click_channels": 2},
+        {"context": False},
+        {"context": False, "click_channels": 2},
+        {"fine": False},
+        {"context": False, "fine": False},
+        {"init": "timm"},
+        {"click_channels": 3},
+    ],
+)
 def test_every_parameter_learns_from_the_sum_of_the_losses(options):
     """What no loss reaches would stop a training on several devices."""
     network = CoarseToFine(**{**SMALL, **options})

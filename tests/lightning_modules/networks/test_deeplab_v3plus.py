@@ -9,19 +9,28 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from lightning_modules.networks.backbones import batch_norms
-from lightning_modules.networks.deeplab_v3plus import ASPP, Decoder, DeepLabV3Plus, legacy_upsample
+from lightning_modules.networks.deeplab_v3plus import ASPPWithImagePooling, Decoder, DeepLabV3Plus, legacy_upsample
 
 TINY = {
-    "backbone": "resnet10t", "widths": [8, 16, 32, 64],
-    "aspp_channels": 16, "decoder_channels": 16, "low_level_channels": 8,
-}  # fmt: skip
+    "backbone": "resnet10t",
+    "widths": [8, 16, 32, 64],
+    "aspp_channels": 16,
+    "decoder_channels": 16,
+    "low_level_channels": 8,
+}
 
 
 # The plain network of IOG's Figure 6 right: beside these values a recipe names the ResNet and the input channels.
 PLAIN = {
-    "classes": 1, "separable": False, "dropout": 0.5, "decoder_dropout": (0.5, 0.1), "stride_on": "conv2",
-    "dilations": [1, 1, 1, [2, 4, 8]], "bn_statistics": "live", "final_grid": "aligned",
-}  # fmt: skip
+    "classes": 1,
+    "separable": False,
+    "dropout": 0.5,
+    "decoder_dropout": (0.5, 0.1),
+    "stride_on": "conv2",
+    "dilations": [1, 1, 1, [2, 4, 8]],
+    "bn_statistics": "live",
+    "final_grid": "aligned",
+}
 
 
 def tiny(**options) -> DeepLabV3Plus:
@@ -56,10 +65,15 @@ def test_for_pascal_it_has_the_parameters_of_the_released_one():
     assert sum(value.numel() for value in state.values()) == 41_258_213
 
 
-@pytest.mark.parametrize(("backbone", "in_channels", "expected"), [
-    ("resnet34", 5, 21_284_672 + 2 * 64 * 49), ("resnet50", 4, 23_508_032 + 64 * 49),
-    ("resnet50", 5, 23_508_032 + 2 * 64 * 49), ("resnet101", 5, 42_500_160 + 2 * 64 * 49),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backbone", "in_channels", "expected"),
+    [
+        ("resnet34", 5, 21_284_672 + 2 * 64 * 49),
+        ("resnet50", 4, 23_508_032 + 64 * 49),
+        ("resnet50", 5, 23_508_032 + 2 * 64 * 49),
+        ("resnet101", 5, 42_500_160 + 2 * 64 * 49),
+    ],
+)
 def test_the_plain_network_of_iog_has_its_parameters(backbone, in_channels, expected):
     """ResNets as torchvision counts them without their classifier, and 64 more filters of 7x7 for each guidance map."""
     with torch.device("meta"):
@@ -74,8 +88,11 @@ def test_the_plain_network_of_iog_has_its_parameters(backbone, in_channels, expe
         assert sum(p.numel() for p in network.parameters()) == 40_353_313
     assert logits.shape == (2, 1, 512, 512)
     assert [tuple(f.shape[-2:]) for f in network.backbone(torch.rand(2, in_channels, 512, 512, device="meta"))] == [
-        (128, 128), (64, 64), (32, 32), (32, 32)
-    ]  # fmt: skip
+        (128, 128),
+        (64, 64),
+        (32, 32),
+        (32, 32),
+    ]
 
 
 @pytest.mark.parametrize("backbone", ["resnet34", "resnet50"])
@@ -99,9 +116,13 @@ def test_the_plain_network_of_iog_learns():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-@pytest.mark.parametrize(("separable_head", "expected"), [
-    (True, [0.083169, 0.071325, -0.003847, 0.002000]), (False, [0.021716, 0.102140, -0.016580, 0.083863]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("separable_head", "expected"),
+    [
+        (True, [0.083169, 0.071325, -0.003847, 0.002000]),
+        (False, [0.021716, 0.102140, -0.016580, 0.083863]),
+    ],
+)
 def test_the_decoder_s_dropout_left_itis_as_it_was(separable_head, expected):
     """Corner logits in training, and names, from before the decoder could drop anything; the pyramid's 0.1 is drawn."""
     torch.manual_seed(0)
@@ -111,8 +132,10 @@ def test_the_decoder_s_dropout_left_itis_as_it_was(separable_head, expected):
     names = {name.removeprefix("head.decoder.") for name in network.state_dict() if "decoder" in name}
     kind = [f"{part}.{{}}" for part in ("depthwise", "pointwise")] if separable_head else ["{}"]
     layers = ["projection.{}", *(f"refine.{number}.{part}" for number in (0, 1) for part in kind)]
-    values = ["0.weight", *(f"1.{value}" for value in (
-        "weight", "bias", "running_mean", "running_var", "num_batches_tracked"))]  # fmt: skip
+    values = [
+        "0.weight",
+        *(f"1.{value}" for value in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+    ]
     assert names == {layer.format(value) for layer in layers for value in values}
 
 
@@ -160,7 +183,7 @@ def test_rates_double_where_a_cell_is_half():
 
 def test_the_image_average_reaches_every_cell():
     """Rates beyond the map leave each 3x3 with its centre, so that only the average connects distant cells."""
-    aspp = ASPP(3, 4, rates=(64, 64, 64), dropout=0.0, separable=False).eval()
+    aspp = ASPPWithImagePooling(3, 4, rates=(64, 64, 64), dropout=0.0, separable=False).eval()
     x = torch.rand(1, 3, 9, 11, requires_grad=True)
     aspp(x)[..., 0, 0].sum().backward()
     assert x.grad[..., 1:, 1:].any(dim=1).all()
@@ -174,7 +197,7 @@ def test_dropout_follows_the_projection_of_the_pyramid_in_training_only():
     assert not torch.equal(network(x), network(x))
     network.eval()
     assert torch.equal(network(x), network(x))
-    dropped = ASPP(8, 4000, rates=(), dropout=0.1, separable=True).train()
+    dropped = ASPPWithImagePooling(8, 4000, rates=(), dropout=0.1, separable=True).train()
     batch_norm = [layer for layer in dropped.modules() if isinstance(layer, nn.BatchNorm2d)]
     for layer in batch_norm:
         layer.eval()
@@ -270,13 +293,16 @@ def test_backbone_and_head_are_all_there_is_to_learn():
     assert len(parts) == len({id(p) for p in parts})
 
 
-@pytest.mark.parametrize(("n_in", "n_out", "expected"), [
-    (2, 4, [0, 5, 10, 10]),  # reads 0, 1/2, 1 and 3/2, and there is nothing behind 1
-    (3, 4, [0, 7.5, 15, 20]),  # reads 0, 3/4, 3/2 and 9/4
-    (4, 2, [0, 20]),
-    (1, 3, [0, 0, 0]),
-    (3, 3, [0, 10, 20]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "expected"),
+    [
+        (2, 4, [0, 5, 10, 10]),  # reads 0, 1/2, 1 and 3/2, and there is nothing behind 1
+        (3, 4, [0, 7.5, 15, 20]),  # reads 0, 3/4, 3/2 and 9/4
+        (4, 2, [0, 20]),
+        (1, 3, [0, 0, 0]),
+        (3, 3, [0, 10, 20]),
+    ],
+)
 def test_the_legacy_grid_reads_position_i_times_in_over_out(n_in, n_out, expected):
     row = 10 * torch.arange(float(n_in)).view(1, 1, 1, -1)
     assert legacy_upsample(row, (1, n_out)).flatten().tolist() == pytest.approx(expected)

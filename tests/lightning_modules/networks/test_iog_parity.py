@@ -160,8 +160,8 @@ def test_every_official_tensor_but_the_dead_module_is_one_of_ours(network):
     dead = [name for name in official if rename(name, IOG_NAMES) is None]
     assert dead == [name for name in official if name.startswith("Coarse_net.upsamples.0.")]
     assert len(dead) == 6  # a convolution, and batch norm with its counter
-    assert sum(torch.Size(official[f"Coarse_net.upsamples.0.{layer}"]).numel()
-               for layer in ("1.weight", "2.weight", "2.bias")) == DEAD  # fmt: skip
+    learned = [official[f"Coarse_net.upsamples.0.{layer}"] for layer in ("1.weight", "2.weight", "2.bias")]
+    assert sum(torch.Size(shape).numel() for shape in learned) == DEAD
     pairs = [(name, rename(name, IOG_NAMES)) for name in official if name not in dead]
     assert len({theirs for theirs, _ in pairs}) == len({name for _, name in pairs}) == len(own)
     assert {name: official[theirs] for theirs, name in pairs} == own

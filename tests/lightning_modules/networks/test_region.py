@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.networks.region import RegionNet, paste, region_edges
+from lightning_modules.networks.region import RegionNet, paste_regions, region_edges
 
 SMALL = {"backbone": "resnet10t", "channels": 16, "bn_affine": "frozen"}
 OUTSIDE = -20.0
@@ -85,7 +85,7 @@ def test_no_region_is_the_whole_image():
 
 def test_a_mask_of_one_cell_per_pixel_is_pasted_as_it_is():
     mask = torch.rand(1, 1, 3, 5)
-    pasted = paste(mask, region_edges(boxes((2, 4, 6, 6))), (10, 9), OUTSIDE)
+    pasted = paste_regions(mask, region_edges(boxes((2, 4, 6, 6))), (10, 9), OUTSIDE)
     expected = torch.full((1, 1, 10, 9), OUTSIDE)
     expected[..., 4:7, 2:7] = mask
     torch.testing.assert_close(pasted, expected)

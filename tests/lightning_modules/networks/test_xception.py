@@ -33,11 +33,8 @@ def test_every_block_has_the_stride_and_dilation_of_the_authors_code(output_stri
     reach = [2, 4, 8, *(16 for _ in MIDDLE), 16, 32]
     assert layout(backbone) == [(stride, taps, taps) for stride, taps in zip(strides, reach, strict=True)]
     dilations = [block.stack.conv1.conv_dw.dilation[0] for block in backbone.blocks]
-    assert dilations == {
-        32: [1] * 21,
-        16: [1] * 20 + [2],
-        8: [1] * 3 + [2] * 17 + [4],
-    }[output_stride]  # fmt: skip
+    expected = {32: [1] * 21, 16: [1] * 20 + [2], 8: [1] * 3 + [2] * 17 + [4]}
+    assert dilations == expected[output_stride]
 
 
 @pytest.fixture(scope="module")
