@@ -85,6 +85,10 @@ class Labeller(ObjectScorer):
             so_far = f"{self.known + made:,} of {len(self.index):,} objects"
             print(f"  labelled {so_far}, {rate:.1f} a second, {left} left", flush=True)
 
+    def on_test_end(self) -> None:
+        """Close the part."""
+        self._file.close()
+
     def score(self, batch: Batch) -> Iterable[list[Any]]:
         """Predict a batch, encode its masks in threads."""
         probability = self.probabilities(batch)

@@ -106,9 +106,9 @@ class Node:
         """The run's name. Opens the data it needs: raises FileNotFoundError when that is not there."""
         if self.found is not None and self.found.config == self.config:
             return self.found.name
-        manifest = {"manifest": self.manifest} if self.reads else {}  # first: missing data says how to get it
-        own = kind_of(self.kind).identity(self)
-        return digest({"format": FORMAT, "kind": self.kind, "parents": self.parent_hashes, **own, **manifest})
+        content = {"format": FORMAT, "kind": self.kind, "parents": self.parent_hashes}
+        content |= {"manifest": self.manifest} if self.reads else {}  # early: missing data says how to get it
+        return digest({**content, **kind_of(self.kind).identity(self)})
 
     @cached_property
     def manifest(self) -> str:

@@ -233,7 +233,8 @@ def test_what_only_a_test_sees_does_not_name_a_training(here):
 
 def test_a_node_with_another_tree_has_another_name(here):
     node = evaluation_node(find_spec("dextr-4/psp"), Conditions("miniature"), seed=0)
-    node.folder.prepare(node.describe())
+    for run in node.with_ancestors():
+        run.folder.prepare(run.describe())
     found = load_node(node.folder)
     assert found.hash == node.hash
     stricter = copy.deepcopy(found.config)

@@ -423,7 +423,7 @@ def test_a_first_stage_is_a_second_network_of_the_evaluation(store, tmp_path):
     node = evaluation_node(spec, CONDITIONS, 0)
     assert node.parents["first_stage"].hash == evaluation_node(table.rows[1].cells["value"], CONDITIONS, 0).model.hash
     assert node.model.hash != node.parents["first_stage"].hash
-    alone = evaluation_node(replace(spec, first=None), CONDITIONS, 0)
+    alone = evaluation_node(replace(spec, first_stage=None), CONDITIONS, 0)
     assert alone.model.hash == node.model.hash
     assert alone.hash != node.hash
 
