@@ -127,7 +127,10 @@ def _view(view: Any, values: Mapping[str, Any]) -> View:
         return view
     if isinstance(view, Mapping):
         module, _, name = str(view["class_path"]).rpartition(".")
-        made: View = getattr(import_module(module), name)(**(view.get("init_args") or {}))
+        try:
+            made: View = getattr(import_module(module), name)(**(view.get("init_args") or {}))
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"no view can be made of {view}: {error}; class_path names module and class") from error
         return made
     if view not in VIEWS:
         raise ValueError(f"no view {view!r}; there are {', '.join(VIEWS)}, and classes as {{class_path: ...}}")

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 from datamodules.catalog import find, root_of
+from datamodules.recipe import views_of
+from datamodules.views import View
 from experiments.composition.tree import Tree
 from experiments.evaluation.clicks import FIRST_OF_TIES, click_rule
 from experiments.reproduction.cells import Choice
@@ -70,7 +72,7 @@ def _training(training: Node, sample: Tree) -> list[Choice]:
     found = [
         Choice("training data", ", ".join(map(data_set, data["train"]))),
         Choice("points at training", _points(sample["train_points"])),
-        Choice("view at training", _view(sample)),
+        Choice("view at training", _seen(views_of(sample)[0], sample)),
         Choice("geometry of training", sample["geometry"], "evaluation always runs the published chain"),
     ]
     if "iteration" in model:
@@ -96,7 +98,7 @@ def _test(evaluation: Node) -> list[Choice]:
         "tight": "dropped outside of the object's own box", "clicked": "dropped outside of the box of the first clicks",
         "crop": "kept wherever it is",
     }[scoring["box"]]  # fmt: skip
-    view = Choice("network's view at test", _view_at_test(sample), f"its mask is {inside}")
+    view = Choice("network's view at test", _seen(views_of(sample)[1], sample), f"its mask is {inside}")
     if scoring["protocol"] != "clicks":
         return [Choice("points at test", _points(sample["test_points"])), view]
     clicks, record = scoring["clicks"], evaluation.folder.record or {}
@@ -127,19 +129,9 @@ def _first_click(points: Tree, start: str) -> str:
     return "by the rule, on the start mask" if start == "mask" else "by the rule, on an empty prediction"
 
 
-def _view(sample: Tree) -> str:
-    if sample["view"] == "window":
-        short = sample["short_side"] or sample["size"]
-        return f"{sample['window']} window of {sample['size']} px, the image's shorter side resized to {short} px"
-    soft = ", soft masks" if sample.get("masks") == "soft" else ""
-    return f"{sample['size']} px, margin {sample['relax']} px of the image, {sample['view']}{soft}"
-
-
-def _view_at_test(sample: Tree) -> str:
-    if sample.get("test_view") != "whole_image":
-        return _view(sample)
-    long_side = sample.get("long_side")
-    return f"the whole image, {f'its longer side at most {long_side} px' if long_side else 'at its own size'}"
+def _seen(view: View, sample: Tree) -> str:
+    soft = ", soft masks" if sample.get("masks") == "soft" and not view.whole else ""
+    return f"{view.in_words(sample['size'])}{soft}"
 
 
 def data_set(spec: str | Tree) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule
 
+from datamodules.recipe import seen_in_evaluation, views_of
 from experiments.composition.building import build_part
 from experiments.runs.folder import RunFolder, find_run
 from experiments.runs.node import Node, load_node
@@ -33,13 +34,14 @@ def load_interactive(node: Node) -> Interactive:
     second: Any = load_model(node.model, node.model.folder)
     if node.first is None:
         return second  # type: ignore[no-any-return]
-    seen, wanted = (run.config["data"]["init_args"]["sample"] for run in (node.first, node))
-    for key in ("size", "relax", "view", "test_view", "long_side", "test_interpolation"):
-        if seen.get(key) != wanted.get(key):
-            raise ValueError(
-                f"the two stages must see the same crop: data.sample.{key} is {seen.get(key)} of the first, run "
-                f"{node.first.hash}, and {wanted.get(key)} of the second, run {node.model.hash}"
-            )
+    samples = [run.config["data"]["init_args"]["sample"] for run in (node.first, node)]
+    seen, wanted = map(seen_in_evaluation, samples)
+    if any(seen.get(key) != wanted.get(key) for key in ("view", "size", "test_interpolation")):
+        first, second = (f"{views_of(s)[1].in_words(s['size'])}, {s.get('test_interpolation')}" for s in samples)
+        raise ValueError(
+            f"the two stages must see the same crop: data.sample means {first} of the first, run {node.first.hash}, "
+            f"and {second} of the second, run {node.model.hash}"
+        )
     return TwoStage(load_model(node.first, node.first.folder), second)  # type: ignore[arg-type]
 
 

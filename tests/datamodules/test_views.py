@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 import cv2
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from datamodules import geometry
 from datamodules.clicks.extreme import tight_box
 from datamodules.keys import rng
-from datamodules.recipe import SampleRecipe, views_of
+from datamodules.recipe import SampleRecipe, seen_in_evaluation, seen_in_training, views_of
 from datamodules.rendering import augmented_views, evaluation_views
 from datamodules.samples import ObjectSamples
 from datamodules.views import BoxView, Crop, FullImage, View, WholeImage, Window
@@ -64,10 +65,16 @@ def test_a_recipes_words_are_views():
 def test_a_view_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="no view 'cropp'; there are crop, full_image, window, whole_image, and"):
         views_of({"view": "cropp"})
-    config = compose("dextr", profile="miniature", overrides=["data.sample.view=cropp"])
+    with pytest.raises(ValueError, match=r"^no view 'cropp'; there are .* and classes as \{class_path: \.\.\.\}$"):
+        compose("dextr", profile="miniature", overrides=["data.sample.view=cropp"])
+    config = compose("dextr", profile="miniature")
+    config["data"]["init_args"]["sample"]["view"] = "cropp"
     with pytest.raises(ValueError, match=r"view: expected a Literal\['crop', .*\] or a class, got value: cropp$"):
         sample_recipe(config)
-    config = compose("dextr", overrides=[f"data.sample.view={{class_path: {HERE}.Expanded, init_args: {{least: 3}}}}"])
+    wrong = {"class_path": f"{HERE}.Expanded", "init_args": {"least": 3}}
+    with pytest.raises(ValueError, match=r"^no view can be made of .* unexpected keyword argument 'least'"):
+        compose("dextr", overrides=[f"data.sample.view={json.dumps(wrong)}"])
+    config["data"]["init_args"]["sample"]["view"] = wrong
     with pytest.raises(ValueError, match=r"view: Problem with given class_path .*Option 'least' is not accepted$"):
         sample_recipe(config)
 
@@ -164,3 +171,73 @@ def test_a_view_says_itself_in_words():
 @pytest.mark.parametrize(("view", "side"), [(Crop(), 512), (Window(), 512), (Window(short_side=240), 240)])
 def test_pixel_constants_follow_the_side_that_says_how_large_a_pixel_is(view: View, side):
     assert view.pixel_side(512) == side
+
+
+# -- what a result depends on -----------------------------------------------------------------------------------------
+
+
+def plain(*overrides: str, recipe: str = "dextr") -> dict:
+    return compose(recipe, overrides=overrides)["data"]["init_args"]["sample"]
+
+
+def test_a_training_depends_on_nothing_of_the_test_and_on_no_flag_that_its_view_does_not_read():
+    sample = plain()
+    seen = seen_in_training(sample)
+    assert seen["view"] == {"class": "Crop", "relax": 50}
+    assert not {"relax", "short_side", "window", "test_view", "long_side", "test_points", "test_interpolation"} & {
+        *seen
+    }
+    assert all(seen[key] == value for key, value in sample.items() if key in seen and key != "view")
+    other = {"short_side": 9, "window": "random", "test_view": "whole_image", "long_side": 9, "test_points": None}
+    assert seen_in_training({**sample, **other, "test_interpolation": "linear"}) == seen
+    for key, value in {"relax": 9, "size": 9, "view": "full_image", "flip": 0.1, "geometry": "fused"}.items():
+        assert seen_in_training({**sample, key: value}) != seen
+    itis = seen_in_training(plain(recipe="itis"))
+    assert itis["view"] == {"class": "Window", "short_side": 0, "place": "corner"}
+    assert seen_in_training({**plain(recipe="itis"), "relax": 9}) == itis
+
+
+def test_only_the_chain_interpolates_twice():
+    fused, chain = ({"geometry": form, "interpolation": "linear"} for form in ("fused", "chain"))
+    assert seen_in_training(fused) == seen_in_training({**fused, "warp_interpolation": "cubic"})
+    assert seen_in_training(chain) == seen_in_training({**chain, "warp_interpolation": "linear"})
+    assert seen_in_training(chain) != seen_in_training({**chain, "warp_interpolation": "cubic"})
+
+
+def test_an_evaluation_depends_on_nothing_of_the_training():
+    sample = plain()
+    seen = seen_in_evaluation(sample)
+    assert {*seen} == {"size", "view", "test_interpolation", "masks", "test_points", "extras"}
+    assert seen["view"] == {"class": "Crop", "relax": 50}
+    other = {"flip": 0.1, "rotation": 1.0, "scale": [1, 1], "geometry": "fused", "transforms": [1], "void_band": 3}
+    assert seen_in_evaluation({**sample, **other, "train_points": None, "long_side": 9, "window": "random"}) == seen
+    for key, value in {"relax": 9, "size": 9, "test_interpolation": "linear", "test_points": None}.items():
+        assert seen_in_evaluation({**sample, key: value}) != seen
+
+
+def test_a_whole_image_is_evaluated_whatever_was_trained_on():
+    sample = plain(recipe="itis")
+    seen = seen_in_evaluation(sample)
+    assert {*seen} == {"view", "test_points", "extras"}
+    assert seen["view"] == {"class": "WholeImage", "long_side": 0}
+    other = {"view": "crop", "relax": 3, "short_side": 9, "window": "random", "size": 9, "test_interpolation": "cubic"}
+    assert seen_in_evaluation({**sample, **other}) == seen
+    assert seen_in_evaluation({**sample, "long_side": 384}) != seen
+
+
+@pytest.mark.parametrize("seen", [seen_in_training, seen_in_evaluation])
+def test_what_a_sample_leaves_out_counts_as_its_default(seen):
+    points = {"class_path": "datamodules.clicks.extreme.ExtremePoints", "init_args": {}}
+    given = {
+        "size": 512, "relax": 50, "view": "crop", "test_view": "same", "scale": [0.75, 1.25], "train_points": points,
+        "test_points": points, "extras": [], "masks": "hard",
+    }  # fmt: skip
+    assert seen({}) == seen(given)
+    json.dumps(seen({}))
+
+
+@pytest.mark.parametrize("seen", [seen_in_training, seen_in_evaluation])
+def test_a_view_of_its_own_class_is_named_by_what_it_holds(seen):
+    view = {"class_path": f"{HERE}.Expanded", "init_args": {"margin": 3}}
+    named = seen(plain(f"data.sample.view={json.dumps(view)}"))["view"]
+    assert named == {"class": "Expanded", "most": 40, "margin": 3, "beyond": "wrap"}
