@@ -5,9 +5,13 @@ Boxes are inclusive xyxy in pixels (width = x_max - x_min + 1); sizes (H, W); a 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+Beyond = Literal["zero", "wrap"]  # what stands beyond an image: nothing, or the image once more
 
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
@@ -26,9 +30,12 @@ def relax_box(box: NDArray, relax: int, clip_to: tuple[int, int] | None = None) 
     return grown
 
 
-def crop(array: NDArray, box: NDArray) -> NDArray:
-    """The window of an (H, W[, C]) array, zeros where the box leaves it."""
+def crop(array: NDArray, box: NDArray, beyond: Beyond = "zero") -> NDArray:
+    """The window of an (H, W[, C]) array; zeros, or what stands on the other side, where the box leaves it."""
     x_min, y_min, x_max, y_max = (int(v) for v in box)
+    if beyond == "wrap":
+        rows = array.take(range(y_min, y_max + 1), axis=0, mode="wrap")
+        return rows.take(range(x_min, x_max + 1), axis=1, mode="wrap")
     height, width = array.shape[:2]
     window = np.zeros((y_max - y_min + 1, x_max - x_min + 1, *array.shape[2:]), array.dtype)
     left, top, right, bottom = max(x_min, 0), max(y_min, 0), min(x_max, width - 1), min(y_max, height - 1)
@@ -44,9 +51,12 @@ def resize(array: NDArray, size: tuple[int, int], interpolation: str) -> NDArray
     return cv2.resize(array, size[::-1], interpolation=INTERPOLATIONS[interpolation])
 
 
-def warp(array: NDArray, matrix: NDArray, size: tuple[int, int], interpolation: str) -> NDArray:
-    """The array seen through `matrix` (source to target pixels) on a grid of size (H, W), zeros outside."""
-    return cv2.warpAffine(array, matrix, size[::-1], flags=INTERPOLATIONS[interpolation])
+def warp(
+    array: NDArray, matrix: NDArray, size: tuple[int, int], interpolation: str, beyond: Beyond = "zero"
+) -> NDArray:
+    """The array seen through `matrix` (source to target pixels) on a grid of size (H, W); outside as in `crop`."""
+    border = cv2.BORDER_WRAP if beyond == "wrap" else cv2.BORDER_CONSTANT
+    return cv2.warpAffine(array, matrix, size[::-1], flags=INTERPOLATIONS[interpolation], borderMode=border)
 
 
 def scale_and_rotate(size: tuple[int, int], angle: float, scale: float) -> NDArray[np.float64]:

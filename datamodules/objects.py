@@ -12,16 +12,11 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, collate
 from datamodules.index import ObjectIndex
-from datamodules.recipe import (
-    SampleRecipe,
-    evaluation_view_in_words,
-    seen_in_evaluation,
-    seen_in_training,
-    training_view_in_words,
-)
+from datamodules.recipe import SampleRecipe, seen_in_evaluation, seen_in_training, views_of
 from datamodules.samplers import EvaluationSampler, TrainingSampler
 from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
+from datamodules.views import View
 from datamodules.words import Said, data_set_in_words, in_words
 
 DataSpecs = list[str | dict[str, Any]]
@@ -78,11 +73,10 @@ class ObjectData(LightningDataModule):
     def training_choices(arguments: Mapping[str, Any]) -> list[Said]:
         """What a report says of the training data."""
         sample = arguments["sample"]
-        soft = ", soft masks" if sample.get("masks") == "soft" else ""
         return [
             ("training data", ", ".join(map(data_set_in_words, arguments["train"])), ""),
             ("points at training", in_words(sample["train_points"]), ""),
-            ("view at training", training_view_in_words(sample) + soft, ""),
+            ("view at training", _view_in_words(sample, views_of(sample)[0]), ""),
             ("geometry of training", sample["geometry"], "evaluation always runs the published chain"),
         ]
 
@@ -92,7 +86,7 @@ class ObjectData(LightningDataModule):
         sample = arguments["sample"]
         return [
             ("points at test", in_words(sample["test_points"]), ""),
-            ("network's view at test", evaluation_view_in_words(sample), ""),
+            ("network's view at test", _view_in_words(sample, views_of(sample)[1]), ""),
         ]
 
     def train_dataloader(self) -> DataLoader:
@@ -154,6 +148,12 @@ class ObjectData(LightningDataModule):
         if self.trainer is None:
             raise RuntimeError("data are loaded for a trainer, got none; hand this object to Trainer.fit")
         return self.trainer
+
+
+def _view_in_words(sample: Mapping[str, Any], view: View) -> str:
+    """What a view of these samples shows."""
+    soft = ", soft masks" if sample.get("masks") == "soft" and not view.whole else ""
+    return f"{view.in_words(sample['size'])}{soft}"
 
 
 class _StepLoader(DataLoader):

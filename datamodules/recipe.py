@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal
 
 from datamodules.clicks.extreme import ExtremePoints
 from datamodules.clicks.points import SimulatedPoints
+from datamodules.views import Crop, FullImage, View, WholeImage, Window
+
+# The views that a recipe calls by a word, and which of its other values each of them reads.
+VIEWS: dict[str, tuple[type[View], dict[str, str]]] = {
+    "crop": (Crop, {"relax": "relax"}),
+    "full_image": (FullImage, {}),
+    "window": (Window, {"short_side": "short_side", "place": "window"}),
+    "whole_image": (WholeImage, {"long_side": "long_side"}),
+}
+VIEW_KEYS = ("view", "test_view", "relax", "short_side", "window", "long_side")
+TRAINING_ONLY = (
+    "train_points", "geometry", "interpolation", "warp_interpolation", "void_band", "flip", "rotation", "scale",
+    "transforms",
+)  # fmt: skip
+TEST_ONLY = ("test_points", "test_interpolation")
 
 
 @dataclass
@@ -18,11 +34,13 @@ class SampleRecipe:
         size: the crop has size x size pixels.
         relax: margin around the object's box, in pixels of the image.
         view: `crop` on the object or the `full_image` (DEXTR's Table 3), both resized without keeping the aspect ratio;
-            or a `window` of the image, which is scaled until its shorter side has `short_side` pixels (ITIS).
+            or a `window` of the image, which is scaled until its shorter side has `short_side` pixels (ITIS); or any
+            other class of View.
         short_side: see `window`; 0 for `size`.
         window: `corner` begins at the image's first pixel, or ends where the object (or void) ends when that is farther
             than `size` (ITIS' code); `random` is any window that holds the object, or as much of it as fits.
-        test_view: `same` as in training, or the `whole_image`, its aspect ratio kept and one object per batch.
+        test_view: `same` as in training (the full image after windows), or the `whole_image`, its aspect ratio kept and
+            one object per batch; or any other class of View.
         long_side: whole images with a longer side than this are made smaller; 0 leaves them as they are.
         geometry: `fused`, one affine map from image to crop; or `chain`, the published steps one by one: flip and warp
             the whole float image, crop it, resize the crop. Evaluation always runs the chain, without augmentation.
@@ -41,10 +59,10 @@ class SampleRecipe:
 
     size: int = 512
     relax: int = 50
-    view: Literal["crop", "full_image", "window"] = "crop"
+    view: View | Literal["crop", "full_image", "window"] = "crop"
     short_side: int = 0
     window: Literal["corner", "random"] = "corner"
-    test_view: Literal["same", "whole_image"] = "same"
+    test_view: View | Literal["same", "whole_image"] = "same"
     long_side: int = 0
     geometry: Literal["fused", "chain"] = "fused"
     interpolation: Literal["linear", "cubic"] = "linear"
@@ -60,31 +78,71 @@ class SampleRecipe:
     transforms: list[dict[str, Any]] = field(default_factory=list)
     extras: list[Literal["others", "clean_image"]] = field(default_factory=list)
 
+    @property
+    def training_view(self) -> View:
+        """What the network sees in training."""
+        return views_of(vars(self))[0]
 
-ONLY_IN_EVALUATION = ("test_points", "test_interpolation", "test_view", "long_side")
+    @property
+    def evaluation_view(self) -> View:
+        """What the network sees at test."""
+        return views_of(vars(self))[1]
+
+
+def views_of(sample: Mapping[str, Any]) -> tuple[View, View]:
+    """What the network sees in training and at test, by a recipe's values or the plain ones of a composed tree.
+
+    Raises ValueError for a view that does not exist.
+    """
+    values = {key: sample[key] if key in sample else DEFAULTS[key] for key in VIEW_KEYS}
+    training = _view(values["view"], values)
+    return training, training.at_test() if values["test_view"] == "same" else _view(values["test_view"], values)
 
 
 def seen_in_training(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What of these values shapes a training."""
-    return {key: value for key, value in sample.items() if key not in ONLY_IN_EVALUATION}
+    """The values of a plain sample on which a training depends, the view as its class and what that reads."""
+    values = {**DEFAULTS, **sample}
+    unread = [*VIEW_KEYS, *TEST_ONLY, "warp_interpolation"]
+    seen = {key: value for key, value in values.items() if key not in unread}
+    if values["geometry"] == "chain":
+        seen["warp_interpolation"] = values["warp_interpolation"] or values["interpolation"]
+    return {**seen, "view": _named(views_of(sample)[0])}
 
 
 def seen_in_evaluation(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What of them an evaluation sees, beside its training."""
-    return {key: value for key, value in sample.items() if key in ONLY_IN_EVALUATION}
+    """The values of a plain sample on which an evaluation depends, the view as its class and what that reads."""
+    view = views_of(sample)[1]
+    unread = [*VIEW_KEYS, *TRAINING_ONLY, *(("size", "masks", "test_interpolation") if view.whole else ())]
+    seen = {key: value for key, value in {**DEFAULTS, **sample}.items() if key not in unread}
+    return {**seen, "view": _named(view)}
 
 
-def training_view_in_words(sample: Mapping[str, Any]) -> str:
-    """The part of an image that training sees."""
-    if sample["view"] == "window":
-        short = sample["short_side"] or sample["size"]
-        return f"{sample['window']} window of {sample['size']} px, the image's shorter side resized to {short} px"
-    return f"{sample['size']} px, margin {sample['relax']} px of the image, {sample['view']}"
+def _named(view: View) -> dict[str, Any]:
+    return {"class": type(view).__name__, **view.values()}
 
 
-def evaluation_view_in_words(sample: Mapping[str, Any]) -> str:
-    """The part of an image that an evaluation sees."""
-    if sample.get("test_view") != "whole_image":
-        return training_view_in_words(sample)
-    long_side = sample.get("long_side")
-    return f"the whole image, {f'its longer side at most {long_side} px' if long_side else 'at its own size'}"
+def _view(view: Any, values: Mapping[str, Any]) -> View:
+    """A view by its word, as a mapping with class_path, or made already."""
+    if isinstance(view, View):
+        return view
+    if isinstance(view, Mapping):
+        module, _, name = str(view["class_path"]).rpartition(".")
+        try:
+            made: View = getattr(import_module(module), name)(**(view.get("init_args") or {}))
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"no view can be made of {view}: {error}; class_path names module and class") from error
+        return made
+    if view not in VIEWS:
+        raise ValueError(f"no view {view!r}; there are {', '.join(VIEWS)}, and classes as {{class_path: ...}}")
+    kind, reads = VIEWS[view]
+    return kind(**{name: values[key] for name, key in reads.items()})
+
+
+def _plain(value: Any) -> Any:
+    """A default as a composed tree has it."""
+    if isinstance(value, SimulatedPoints):
+        return {"class_path": f"{type(value).__module__}.{type(value).__name__}", "init_args": {}}
+    return list(value) if isinstance(value, (tuple, list)) else value
+
+
+DEFAULTS = {name: _plain(value) for name, value in vars(SampleRecipe()).items()}

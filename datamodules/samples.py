@@ -16,8 +16,8 @@ from datamodules.images import read_image, read_shared
 from datamodules.index import ObjectIndex
 from datamodules.keys import rng, seed_of
 from datamodules.recipe import SampleRecipe
+from datamodules.rendering import Views, augmented_views, clean_image, evaluation_views
 from datamodules.transforms import build_transforms, transformed
-from datamodules.views import Views, augmented_views, evaluation_views, plain_grid
 
 
 class ObjectSamples(Dataset):
@@ -53,6 +53,7 @@ class ObjectSamples(Dataset):
             drawn = self.recipe.test_points.box(self.index.native_id[i])
             views = evaluation_views(image, mask, void, self.recipe, drawn)
         others = self._others(i, views, full) if "others" in self.recipe.extras else None
+        clean = clean_image(image, mask, self.recipe, views) if "clean_image" in self.recipe.extras else None
         if self._transforms is not None:
             views, others = transformed(self._transforms, seed_of(self.seed, epoch, object_id, 1), views, others)
         points, kinds = self._points(i, views, others, draw, None if self.train else mask)
@@ -68,10 +69,8 @@ class ObjectSamples(Dataset):
             image_size=full,
             object_id=object_id,
             others=others,
+            clean_image=clean,
         )
-        if "clean_image" in self.recipe.extras:
-            grid = plain_grid(mask, self.recipe)
-            sample.clean_image = geometry.warp(image, grid, (self.recipe.size,) * 2, self.recipe.interpolation)
         if not self.train:
             sample.rle = FullMask(_encode(mask), _encode(void) if void.any() else None)
         return sample
@@ -104,7 +103,8 @@ class ObjectSamples(Dataset):
         for label, other in enumerate((n for n in range(first, last) if n != i), start=1):
             labels[self.index.read_mask(other).mask > 0] = min(label, 255)
         size = (int(views.mask.shape[0]), int(views.mask.shape[1]))
-        return geometry.warp(labels, views.to_crop, size, "nearest")
+        view = self.recipe.training_view if self.train else self.recipe.evaluation_view
+        return geometry.warp(labels, views.to_crop, size, "nearest", view.beyond)
 
 
 def boundary_band(mask: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules import geometry
-from datamodules.views import Views
+from datamodules.rendering import Views
 
 
 def build_transforms(transforms: Sequence[dict[str, Any]]) -> Any:

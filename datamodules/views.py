@@ -1,152 +1,251 @@
-"""An object on the crop's grid: by the published chain, step by step, or by the one affine map that replaces it."""
+"""Views: which part of an image a network sees of an object, a class each."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules import geometry
-from datamodules.clicks.extreme import tight_box
-from datamodules.recipe import SampleRecipe
 
-Resize = Callable[[NDArray, tuple[int, int]], NDArray]
-
-
-def view_box(box: NDArray, image_size: tuple[int, int], recipe: SampleRecipe) -> NDArray[np.int64]:
-    """The window that the recipe crops and stretches: the object's box and its margin, or the whole image."""
-    if recipe.view == "crop":
-        return geometry.relax_box(box, recipe.relax)
-    return whole_box(image_size)
+Size = tuple[int, int]
+Resize = Callable[[NDArray, Size], NDArray]
 
 
-def whole_box(image_size: tuple[int, int]) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class Located:
+    """What a view may know of an object, in pixels of the (augmented) image.
+
+    Args:
+        box: xyxy of the object; the whole image's where augmentation moved it out of the frame, as in DEXTR's code.
+        image_size: (H, W).
+        gone: whether it was moved out.
+        last: of the image scaled to (H, W), the last x and y with object or void; None for the box alone.
+    """
+
+    box: NDArray[np.int64]
+    image_size: Size
+    gone: bool = False
+    last: Callable[[Size], NDArray[np.int64]] | None = None
+
+    def last_in(self, scaled: Size) -> NDArray[np.int64]:
+        """The last x and y of the scaled image with object or void."""
+        return last_scaled(self.box, self.image_size, scaled) if self.last is None else self.last(scaled)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a view lies.
+
+    Args:
+        crop_box: xyxy in pixels of the image, to paste a prediction back into; it may leave the image.
+        size: (H, W) of the crop.
+        grid: (2, 3), from pixels of the image to those of the crop.
+        scaled: (H, W) that the image is resized to before it is cut; None where `crop_box` is cut and then resized.
+        first: (x, y) of the crop's first pixel in that scaled image.
+    """
+
+    crop_box: NDArray[np.int64]
+    size: Size
+    grid: NDArray[np.float64]
+    scaled: Size | None = None
+    first: tuple[int, int] = (0, 0)
+
+    def cut(self, array: NDArray, resized: Resize, beyond: geometry.Beyond) -> NDArray:
+        """The view of an image or mask, cut and resized in the published order."""
+        if self.scaled is None:
+            return resized(geometry.crop(array, self.crop_box, beyond), self.size)
+        (x, y), (height, width) = self.first, self.size
+        window = np.array([x, y, x + width - 1, y + height - 1])
+        return geometry.crop(resized(array, self.scaled), window, beyond)
+
+
+class View(ABC):
+    """Which part of an image a network sees of an object, and how it gets onto the crop's grid.
+
+    A view has to say where it lies (`placed`). Most are a box of the image stretched to the crop: they inherit from
+    `BoxView` and say which box. All other questions have the answers given here until a view gives its own. Views are
+    frozen dataclasses: their fields, plain values, stand in reports and name runs.
+
+    Attributes:
+        beyond: what is seen beyond the image, in image and masks: `zero`, or the image once more (`wrap`).
+        void_beyond: whether pixels beyond the image have no label; they are background otherwise.
+        black_when_gone: whether the published chain shows a black crop of an object that left the frame.
+        whole: whether the image keeps its shape and is made smaller at most. Then a batch holds one object, clicks can
+            begin without one, and at test a recipe's size, interpolation and soft masks play no part.
+        clean_moves: whether the second, clean view of a sample lies exactly where this one does and only leaves out the
+            recipe's `transforms`. Otherwise it is placed without draw in the image as it is on disk.
+    """
+
+    beyond: geometry.Beyond = "zero"
+    void_beyond: bool = False
+    black_when_gone: bool = False
+    whole: bool = False
+    clean_moves: bool = False
+
+    @abstractmethod
+    def placed(self, located: Located, size: int, draw: np.random.Generator | None) -> Place:
+        """Where the view lies for crops of `size`; `draw` is keyed by object and epoch in training, None at test."""
+
+    def at_test(self) -> View:
+        """What is seen at test after training with this view, where the recipe names no other."""
+        return self
+
+    def pixel_side(self, size: int) -> int:
+        """The side that pixel constants of a recipe scale with, in pixels of the crop."""
+        return size
+
+    def resized(self, image: NDArray, size: Size, interpolation: str) -> NDArray:
+        """An image, or its crop, at size (H, W): in float, values not clipped."""
+        return geometry.resize(image.astype(np.float32, copy=False), size, interpolation)
+
+    def resized_mask(self, mask: NDArray, size: Size, soft: bool) -> NDArray:
+        """A mask, or void, at size (H, W): 0 and 1, or float32 in between where masks are soft."""
+        if soft:
+            return geometry.resize(mask.astype(np.float32), size, "linear")
+        return geometry.resize(mask, size, "nearest")
+
+    def values(self) -> dict[str, Any]:
+        """Its fields: with the name of its class all that determines what it shows."""
+        return dict(vars(self))
+
+    def in_words(self, size: int) -> str:
+        """What a report says of it, with crops of `size`."""
+        fields = ", ".join(f"{name} {value}" for name, value in self.values().items())
+        return f"{type(self).__name__} ({fields})" if fields else type(self).__name__
+
+
+class BoxView(View):
+    """A box of the image, stretched to the crop: its aspect ratio is not kept."""
+
+    @abstractmethod
+    def crop_box(self, box: NDArray[np.int64], image_size: Size, draw: np.random.Generator | None) -> NDArray[np.int64]:
+        """The box xyxy to be seen of an object with this one, in an image of (H, W); it may leave the image."""
+
+    def grid_size(self, image_size: Size, size: int) -> Size:
+        """(H, W) of the crop."""
+        return size, size
+
+    def placed(self, located: Located, size: int, draw: np.random.Generator | None) -> Place:
+        """The whole image of an object that left it."""
+        box = located.box if located.gone else self.crop_box(located.box, located.image_size, draw)
+        grid_size = self.grid_size(located.image_size, size)
+        return Place(box, grid_size, geometry.box_to_grid(box, grid_size))
+
+
+@dataclass(frozen=True)
+class Crop(BoxView):
+    """The object's box and a margin of `relax` pixels of the image; black beyond it (DEXTR)."""
+
+    relax: int = 50
+    black_when_gone = True
+
+    def crop_box(self, box: NDArray[np.int64], image_size: Size, draw: np.random.Generator | None) -> NDArray[np.int64]:
+        return geometry.relax_box(box, self.relax)
+
+    def in_words(self, size: int) -> str:
+        return f"{size} px, margin {self.relax} px of the image, crop"
+
+
+@dataclass(frozen=True)
+class FullImage(BoxView):
+    """The full image, stretched to the crop (DEXTR's Table 3)."""
+
+    def crop_box(self, box: NDArray[np.int64], image_size: Size, draw: np.random.Generator | None) -> NDArray[np.int64]:
+        return whole_box(image_size)
+
+    def in_words(self, size: int) -> str:
+        return f"{size} px, full image"
+
+
+@dataclass(frozen=True)
+class WholeImage(BoxView):
+    """The image in its own shape; made smaller where its longer side has more than `long_side` pixels, 0 for never."""
+
+    long_side: int = 0
+    whole = True
+
+    def crop_box(self, box: NDArray[np.int64], image_size: Size, draw: np.random.Generator | None) -> NDArray[np.int64]:
+        return whole_box(image_size)
+
+    def grid_size(self, image_size: Size, size: int) -> Size:
+        return size_within(image_size, self.long_side)
+
+    def resized(self, image: NDArray, size: Size, interpolation: str) -> NDArray:
+        """By area, in the image's own type."""
+        return geometry.resize(image, size, "area")
+
+    def resized_mask(self, mask: NDArray, size: Size, soft: bool) -> NDArray:
+        """Of 0 and 1 always."""
+        return geometry.resize(mask, size, "nearest")
+
+    def in_words(self, size: int) -> str:
+        longest = f"its longer side at most {self.long_side} px" if self.long_side else "at its own size"
+        return f"the whole image, {longest}"
+
+
+@dataclass(frozen=True)
+class Window(View):
+    """A window of the image, which is scaled until its shorter side has `short_side` pixels, 0 for the crop's (ITIS).
+
+    Args:
+        short_side: see above.
+        place: `corner` begins at the image's first pixel, or ends where object or void end when that is farther than
+            the crop's size (the released code: the object's last row and column are lost); `random` is any window that
+            holds the object, or as much of it as fits. Without a draw it is the corner.
+    """
+
+    short_side: int = 0
+    place: Literal["corner", "random"] = "corner"
+    void_beyond = (
+        True  # published windows lie inside their image: nothing is learned beyond it, and nobody clicks there
+    )
+
+    def at_test(self) -> View:
+        return FullImage()
+
+    def pixel_side(self, size: int) -> int:
+        return self.short_side or size
+
+    def placed(self, located: Located, size: int, draw: np.random.Generator | None) -> Place:
+        image_size = located.image_size
+        scaled = scaled_size(image_size, self.pixel_side(size))
+        extent = np.array(scaled[::-1])  # (width, height)
+        per_pixel = extent / np.array(image_size[::-1])
+        if self.place == "corner" or draw is None:
+            offset = np.maximum(0, located.last_in(scaled) - size)
+        else:
+            first = np.floor(located.box[:2] * per_pixel).astype(np.int64)
+            end = np.ceil((located.box[2:] + 1) * per_pixel).astype(np.int64)
+            low, high = np.minimum(end - size, first), np.maximum(end - size, first)
+            room = np.maximum(0, extent - size)
+            offset = draw.integers(np.clip(low, 0, room), np.clip(high, 0, room) + 1)
+        to_scaled = geometry.box_to_grid(whole_box(image_size), scaled)
+        grid = np.column_stack([to_scaled[:, :2], to_scaled[:, 2] - offset])
+        ends = np.round(np.concatenate([offset, offset + size]) / np.tile(per_pixel, 2)).astype(np.int64)
+        return Place(ends - np.array([0, 0, 1, 1]), (size, size), grid, scaled, (int(offset[0]), int(offset[1])))
+
+    def in_words(self, size: int) -> str:
+        side = self.pixel_side(size)
+        return f"{self.place} window of {size} px, the image's shorter side resized to {side} px"
+
+
+def whole_box(image_size: Size) -> NDArray[np.int64]:
     """The box of an image of size (H, W)."""
     return np.array([0, 0, image_size[1] - 1, image_size[0] - 1])
 
 
-def crop_image(image: NDArray[np.uint8], crop_box: NDArray, recipe: SampleRecipe) -> NDArray[np.float32]:
-    """The published test-time chain for the image: zero-padded crop, resize in float, values not clipped."""
-    window = geometry.crop(image, crop_box).astype(np.float32)
-    return geometry.resize(window, (recipe.size, recipe.size), recipe.test_interpolation)
-
-
-def scaled_size(image_size: tuple[int, int], recipe: SampleRecipe) -> tuple[int, int]:
-    """(H, W) of the image whose shorter side is the recipe's."""
-    short = recipe.short_side or recipe.size
+def scaled_size(image_size: Size, short: int) -> Size:
+    """(H, W) of the image whose shorter side is `short`."""
     height, width = (max(short, round(side * short / min(image_size))) for side in image_size)
     return height, width
 
 
-def window_grid(
-    last: NDArray, box: NDArray, image_size: tuple[int, int], recipe: SampleRecipe, draw: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The `window` view of a recipe: matrix from image to crop, and the crop's box in the image.
-
-    Args:
-        last: the largest x and y of all pixels of the scaled image that are object or void.
-        box: xyxy of the object alone, in pixels of the image.
-    """
-    scaled = np.array(scaled_size(image_size, recipe)[::-1])  # (width, height)
-    per_pixel = scaled / np.array(image_size[::-1])
-    if recipe.window == "corner":
-        offset = np.maximum(0, last - recipe.size)  # the released code: the object's last row and column are lost
-    else:
-        first, end = np.floor(box[:2] * per_pixel).astype(np.int64), np.ceil((box[2:] + 1) * per_pixel).astype(np.int64)
-        low, high = np.minimum(end - recipe.size, first), np.maximum(end - recipe.size, first)
-        room = np.maximum(0, scaled - recipe.size)
-        low, high = np.clip(low, 0, room), np.clip(high, 0, room)
-        offset = draw.integers(low, high + 1)
-    to_scaled = geometry.box_to_grid(whole_box(image_size), (int(scaled[1]), int(scaled[0])))
-    grid = np.column_stack([to_scaled[:, :2], to_scaled[:, 2] - offset])
-    crop_box = np.round(np.concatenate([offset, offset + recipe.size]) / np.tile(per_pixel, 2)).astype(np.int64)
-    return grid, crop_box - np.array([0, 0, 1, 1])
-
-
-def last_scaled(box: NDArray, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.int64]:
-    """The last x and y of a box (xyxy, in an image of `size`) after nearest-neighbour scaling of all its pixels."""
-    return np.ceil((box[2:] + 1) * np.array(scaled[::-1]) / np.array(size[::-1])).astype(np.int64) - 1
-
-
-@dataclass(frozen=True)
-class Views:
-    """An object on the crop's grid: what the chain and the fused map both produce."""
-
-    image: NDArray
-    mask: NDArray[np.uint8]
-    void: NDArray[np.uint8]
-    to_crop: NDArray[np.float64]
-    crop_box: NDArray[np.int64]
-    box: NDArray[np.int64]
-
-
-def _box_of(mask: NDArray) -> NDArray[np.int64] | None:
-    return tight_box(mask) if mask.any() else None
-
-
-def _box_through(mask: NDArray, matrix: NDArray) -> NDArray[np.int64] | None:
-    """The tight box of a mask moved by `matrix` within its frame, None when it left; only where it can be is drawn."""
-    if (own := _box_of(mask)) is None:
-        return None
-    full, (x_min, y_min, x_max, y_max) = np.array(mask.shape[::-1]), own
-    corners = [[x, y] for x in (x_min - 1, x_max + 1) for y in (y_min - 1, y_max + 1)]
-    reached = geometry.apply(matrix, np.array(corners))
-    first = np.clip(np.floor(reached.min(0)), 0, full - 1).astype(np.int64)
-    last = np.clip(np.ceil(reached.max(0)), 0, full - 1).astype(np.int64)
-    to_window = np.column_stack([matrix[:, :2], matrix[:, 2] - first])
-    height, width = (last - first + 1)[::-1].tolist()
-    box = _box_of(geometry.warp(mask, to_window, (height, width), "nearest"))
-    return None if box is None else box + np.tile(first, 2)
-
-
-def resized_mask(mask: NDArray, size: tuple[int, int], recipe: SampleRecipe) -> NDArray:
-    """A crop of a mask, or of void, on the grid of `size`: 0 and 1, or float32 in between where the recipe is soft."""
-    if recipe.masks == "hard":
-        return geometry.resize(mask, size, "nearest")
-    return geometry.resize(mask.astype(np.float32), size, "linear")
-
-
-def warped_mask(mask: NDArray, matrix: NDArray, size: tuple[int, int], recipe: SampleRecipe) -> NDArray:
-    """The same through a matrix from the image to the grid."""
-    if recipe.masks == "hard":
-        return geometry.warp(mask, matrix, size, "nearest")
-    return geometry.warp(mask.astype(np.float32), matrix, size, "linear")
-
-
-def evaluation_views(
-    image: NDArray, mask: NDArray, void: NDArray, recipe: SampleRecipe, drawn: NDArray[np.int64] | None = None
-) -> Views:
-    """The published test-time chain, without augmentation: the crop, or the whole image as it is (or made smaller).
-
-    The crop is around the `drawn` box where a user has made one, else around the mask's own.
-    """
-    box = tight_box(mask) if drawn is None else drawn
-    if recipe.test_view == "whole_image":
-        full = (int(mask.shape[0]), int(mask.shape[1]))
-        size, crop_box = size_within(full, recipe.long_side), whole_box(full)
-        if size != full:
-            image = geometry.resize(image, size, "area")
-            mask, void = (geometry.resize(array, size, "nearest") for array in (mask, void))
-        return Views(
-            image=image, mask=mask, void=void, to_crop=geometry.box_to_grid(crop_box, size), crop_box=crop_box, box=box
-        )
-    crop_box = view_box(box, mask.shape, recipe)
-    size = (recipe.size, recipe.size)
-    return Views(
-        image=crop_image(image, crop_box, recipe),
-        mask=resized_mask(geometry.crop(mask, crop_box), size, recipe),
-        void=resized_mask(geometry.crop(void, crop_box), size, recipe),
-        to_crop=geometry.box_to_grid(crop_box, size),
-        crop_box=crop_box,
-        box=box,
-    )
-
-
-def size_within(size: tuple[int, int], long_side: int) -> tuple[int, int]:
+def size_within(size: Size, long_side: int) -> Size:
     """(H, W) made smaller until neither side is longer than `long_side`; 0 is no limit."""
     if not long_side or max(size) <= long_side:
         return size
@@ -154,103 +253,6 @@ def size_within(size: tuple[int, int], long_side: int) -> tuple[int, int]:
     return height, width
 
 
-def augmented_views(
-    image: NDArray, mask: NDArray, void: NDArray, recipe: SampleRecipe, draw: np.random.Generator
-) -> Views:
-    """Flip, scale and rotate, crop and resize; `fused` into one map or as the published `chain`."""
-    full = (int(mask.shape[0]), int(mask.shape[1]))
-    size = (recipe.size, recipe.size)
-    chain = recipe.geometry == "chain"
-    flipped = draw.random() < recipe.flip
-    angle, scale = draw.uniform(-recipe.rotation, recipe.rotation), draw.uniform(*recipe.scale)
-    matrix = geometry.scale_and_rotate(full, angle, scale)
-    if chain:
-        image = image.astype(np.float32)
-        if flipped:
-            image, mask, void = (np.ascontiguousarray(array[:, ::-1]) for array in (image, mask, void))
-        image = geometry.warp(image, matrix, full, recipe.warp_interpolation or recipe.interpolation)
-        mask, void = (geometry.warp(array, matrix, full, "nearest") for array in (mask, void))
-    if flipped:
-        matrix = geometry.after(matrix, geometry.flip_matrix(full[1]))
-    seen = _box_of(mask) if chain else _box_through(mask, matrix)
-    box = whole_box(full) if seen is None else seen  # as in DEXTR's code when augmentation moved the object out
-    scaled = scaled_size(full, recipe) if recipe.view == "window" else None
-    if scaled is not None:
-        last = _last_labelled(mask, void, box, matrix=None if chain else matrix, scaled=scaled, recipe=recipe)
-        grid, crop_box = window_grid(last, box, full, recipe, draw)
-    else:
-        crop_box = box if seen is None else view_box(box, full, recipe)
-        grid = geometry.box_to_grid(crop_box, size)
-    to_crop = geometry.after(grid, matrix)
-    if not chain:
-        image = geometry.warp(image, to_crop, size, recipe.interpolation)
-        mask = warped_mask(mask, to_crop, size, recipe)
-        void = warped_mask(void, to_crop, size, recipe) if void.any() else np.zeros(size, mask.dtype)
-        return Views(
-            image=image,
-            mask=mask,
-            void=_with_outside(void, to_crop, full, recipe),
-            to_crop=to_crop,
-            crop_box=crop_box,
-            box=box,
-        )
-
-    def cut(array: NDArray, resized: Resize) -> NDArray:
-        if scaled is None:
-            return resized(geometry.crop(array, crop_box), size)
-        x, y = -grid[:, 2] + 0.5 * (grid.diagonal() - 1)  # of the window in the scaled image, both whole numbers
-        first = np.round([x, y]).astype(np.int64)
-        window = np.concatenate([first, first + recipe.size - 1])
-        return geometry.crop(resized(array, scaled), window)
-
-    soft = partial(resized_mask, recipe=recipe)
-    image = cut(image, partial(geometry.resize, interpolation=recipe.interpolation))
-    mask, void = cut(mask, soft), cut(void, soft)
-    if seen is None and recipe.view == "crop":  # the published crop of an object that left the frame is black
-        image, void = np.zeros_like(image), np.zeros_like(void)
-    return Views(
-        image=image,
-        mask=mask,
-        void=_with_outside(void, to_crop, full, recipe),
-        to_crop=to_crop,
-        crop_box=crop_box,
-        box=box,
-    )
-
-
-def _last_labelled(
-    mask: NDArray, void: NDArray, box: NDArray, matrix: NDArray | None, scaled: tuple[int, int], recipe: SampleRecipe
-) -> NDArray[np.int64]:
-    """(x, y) of the last column and row of the scaled image with object or void; `matrix` where both still move."""
-    full = (int(mask.shape[0]), int(mask.shape[1]))
-    if matrix is None and recipe.window == "corner":  # scaling may lose the outermost pixels
-        left = _box_of(geometry.resize(mask | void, scaled, "nearest"))
-        if left is not None:
-            return left[2:]
-    void_box = _box_of(void) if matrix is None else _box_through(void, matrix)
-    labelled = box if void_box is None else np.concatenate([box[:2], np.maximum(box[2:], void_box[2:])])
-    return last_scaled(labelled, full, scaled)
-
-
-def _with_outside(void: NDArray, to_crop: NDArray, image_size: tuple[int, int], recipe: SampleRecipe) -> NDArray:
-    """In a window, what lies beyond the image has no label: nothing is learned there, and nobody clicks there.
-
-    Crops of DEXTR count it as background, as published; published windows lie inside their image.
-    """
-    height, width = void.shape
-    corners = np.array([[x, y] for x in (0, width - 1) for y in (0, height - 1)])
-    places = geometry.apply(cv2.invertAffineTransform(to_crop), corners)
-    inside = (places >= -0.5) & (places <= np.array(image_size[::-1]) - 0.5)
-    if recipe.view != "window" or inside.all():
-        return void
-    return np.maximum(void, 1 - geometry.warp(np.ones(image_size, np.uint8), to_crop, (height, width), "nearest"))
-
-
-def plain_grid(mask: NDArray, recipe: SampleRecipe) -> NDArray[np.float64]:
-    """From image to crop pixels without augmentation, for the clean view of an object."""
-    full = (int(mask.shape[0]), int(mask.shape[1]))
-    box = tight_box(mask)
-    if recipe.view == "window":
-        last = last_scaled(box, full, scaled_size(full, recipe))
-        return window_grid(last, box, full, replace(recipe, window="corner"), np.random.default_rng(0))[0]
-    return geometry.box_to_grid(view_box(box, full, recipe), (recipe.size, recipe.size))
+def last_scaled(box: NDArray, size: Size, scaled: Size) -> NDArray[np.int64]:
+    """The last x and y of a box (xyxy, in an image of `size`) after nearest-neighbour scaling of all its pixels."""
+    return np.ceil((box[2:] + 1) * np.array(scaled[::-1]) / np.array(size[::-1])).astype(np.int64) - 1

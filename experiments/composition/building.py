@@ -55,8 +55,18 @@ def refusals_in_one_sentence() -> Iterator[None]:
     except (TypeError, ArgumentError) as error:
         text = " ".join(str(error).split())
         values = re.findall(r'Parser key "([\w.]+)": (Expected (?:(?!Parser key).)+?Got value: \S+)', text)
-        refused = f"{values[-1][0]}: {values[-1][1].lower()}" if values else text
+        refused = f"{values[-1][0]}: {values[-1][1].lower()}" if values else _refused_by_all(text)
         raise ValueError(f"the composed recipe does not fit its classes: {refused}") from error
+
+
+def _refused_by_all(text: str) -> str:
+    """Of a value that may be a word or a class: what is wrong with its class, else which words there are."""
+    key = re.search(r'Parser key "([\w.]+)": Does not validate against any of the Union', text)
+    wrong = re.search(r"(Problem with given class_path .+?) - Expected", text)
+    words = re.search(r"Expected a typing\.(Literal\[.+?\]) .*Given value: (.+)$", text)
+    if key and wrong:
+        return f"{key[1]}: {wrong[1]}"
+    return f"{key[1]}: expected a {words[1]} or a class, got value: {words[2]}" if key and words else text
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from experiments.composition.merging import apply_profile, merge, parse_override
 from experiments.composition.resolvers import RESOLVERS
@@ -90,8 +91,14 @@ def chosen(overlays: Mapping[str, Any], name: str, kind: str) -> Mapping[str, An
 
 
 def resolve(tree: Tree) -> Tree:
-    """The tree with its interpolations resolved."""
-    return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)  # type: ignore[return-value]
+    """The tree with its interpolations resolved. Raises ValueError with the sentence of what refuses to be computed."""
+    try:
+        return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)  # type: ignore[return-value]
+    except InterpolationResolutionError as error:
+        wrapped, refused, sentence = str(error).partition("ValueError raised while resolving interpolation: ")
+        if wrapped or not refused:
+            raise
+        raise ValueError(sentence.partition("\n")[0]) from error
 
 
 for _name, _resolver in RESOLVERS.items():

@@ -8,6 +8,7 @@ from typing import Any
 from datamodules import miniature
 from datamodules.cache import cache_folder
 from datamodules.catalog import DataSet, find, root_of
+from datamodules.recipe import views_of
 from experiments.composition.classes import import_class
 
 PUBLISHED_CROP = 512
@@ -16,11 +17,11 @@ PUBLISHED_CROP = 512
 def _scaled(value: float | int, published: float | int = PUBLISHED_CROP, *, _root_: Any) -> float:
     """${px:10}: ten pixels of the published crop of 512, in pixels of this run's crop; ${px:10,350}: of one of 350.
 
-    Where windows are cut from a scaled image, it is the image's shorter side that says how large a pixel is.
+    The training view says which side follows the crop: of windows of a scaled image it is the image's shorter one.
     """
     sample = _root_.data.init_args.sample
-    windows = sample.get("view") == "window" and sample.get("short_side")
-    return float(value) * (sample.short_side if windows else sample.size) / float(published)
+    view, _ = views_of(sample)
+    return float(value) * view.pixel_side(sample.size) / float(published)
 
 
 def _whole(value: float | int, published: float | int = PUBLISHED_CROP, *, _root_: Any) -> int:

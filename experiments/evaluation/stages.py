@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from datamodules.recipe import seen_in_evaluation, views_of
 from experiments.runs.models import load_model
 from experiments.runs.node import Node
 from lightning_modules.interactive import Interactive
 from lightning_modules.two_stage import TwoStage
 
-SEEN = ("size", "relax", "view", "test_view", "long_side", "test_interpolation")
+SEEN = ("view", "size", "test_interpolation")
 
 
 def load_interactive(node: Node) -> Interactive:
@@ -21,12 +22,13 @@ def load_interactive(node: Node) -> Interactive:
     first_stage = node.parents.get("first_stage")
     if first_stage is None:
         return second  # type: ignore[no-any-return]
-    seen, wanted = (run.config["data"]["init_args"]["sample"] for run in (first_stage, node))
-    for key in SEEN:
-        if seen.get(key) != wanted.get(key):
-            raise ValueError(
-                f"the two stages must see the same crop: data.sample.{key} is {seen.get(key)} of the first, run "
-                f"{first_stage.hash}, and {wanted.get(key)} of the second, run {node.model.hash}"
-            )
+    samples = [run.config["data"]["init_args"]["sample"] for run in (first_stage, node)]
+    seen, wanted = map(seen_in_evaluation, samples)
+    if any(seen.get(key) != wanted.get(key) for key in SEEN):
+        sees, should = (f"{views_of(s)[1].in_words(s['size'])}, {s.get('test_interpolation')}" for s in samples)
+        raise ValueError(
+            f"the two stages must see the same crop: data.sample means {sees} of the first, run {first_stage.hash}, "
+            f"and {should} of the second, run {node.model.hash}"
+        )
     first: Any = load_model(first_stage)
     return TwoStage(first, second)

@@ -13,7 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from datamodules import geometry
 from datamodules.clicks.points import EXTREME_KINDS, PointKind, Target
 from datamodules.recipe import SampleRecipe
-from datamodules.views import Views, whole_box
+from datamodules.rendering import Views
+from datamodules.views import whole_box
 
 NUMBERS = ("no", "one", "two", "three", "four")
 

@@ -13,7 +13,7 @@ from datamodules import geometry
 from datamodules.batch import Batch, Sample, collate
 from datamodules.clicks.points import CORRECTIVE_KINDS, PointKind
 from datamodules.recipe import SampleRecipe
-from datamodules.views import evaluation_views
+from datamodules.rendering import evaluation_views
 from experiments.composition.building import sample_recipe
 from experiments.composition.tree import Tree
 from experiments.evaluation.pasting import Paste, box_kept, stretched
@@ -104,7 +104,7 @@ class Predictor:
         """
         full = (int(image.shape[0]), int(image.shape[1]))
         first = self.opening(full, points=points, inside=inside, box=box)
-        if self.begins_without_points and self.recipe.test_view != "whole_image":
+        if self.begins_without_points and not self.recipe.evaluation_view.whole:
             raise ValueError("clicks need a run that is evaluated on whole images, as data.sample.test_view says")
         if start is not None and not self.takes_masks:
             raise ValueError("this run's network has no mask channel, so it cannot start from a mask; leave out --mask")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from datamodules import geometry
 from datamodules.clicks.extreme import tight_box
 from datamodules.recipe import SampleRecipe
-from datamodules.views import evaluation_views
+from datamodules.rendering import evaluation_views
 from experiments.interactive.first_clicks import points_in_crop
 from tests.conftest import dot, place_of, square
 

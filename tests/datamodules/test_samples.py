@@ -17,8 +17,8 @@ from datamodules.keys import rng
 from datamodules.objects import ObjectData, class_counts, evaluation_loader
 from datamodules.readers.folders import read_pairs
 from datamodules.recipe import SampleRecipe
+from datamodules.rendering import augmented_views, evaluation_views
 from datamodules.samples import ObjectSamples, hard
-from datamodules.views import augmented_views, evaluation_views
 from tests.conftest import disc, dot, ellipse, place_of, square
 
 SIZE = (60, 80)

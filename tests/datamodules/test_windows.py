@@ -16,7 +16,8 @@ from datamodules.clicks.extreme import tight_box
 from datamodules.clicks.points import NoPoints
 from datamodules.keys import rng
 from datamodules.recipe import SampleRecipe
-from datamodules.views import Views, augmented_views, evaluation_views, plain_grid, size_within
+from datamodules.rendering import Views, augmented_views, evaluation_views
+from datamodules.views import Located, size_within
 from tests.conftest import disc, dot, ellipse, place_of, square
 
 WIDE, TALL = (60, 100), (100, 60)
@@ -230,7 +231,8 @@ def test_a_flip_mirrors_the_image_before_the_window_is_cut():
 
 def test_the_clean_view_is_the_published_window():
     mask = disc(WIDE, (70, 40), 15)
-    np.testing.assert_allclose(plain_grid(mask, ANY), seen(mask, PUBLISHED).to_crop)
+    clean = ANY.training_view.placed(Located(tight_box(mask), WIDE), SIZE, None)
+    np.testing.assert_allclose(clean.grid, seen(mask, PUBLISHED).to_crop)
 
 
 @FORMS

@@ -167,7 +167,10 @@ def test_the_json_holds_whole_curves_and_an_edited_point_is_found(tmp_path):
     assert [tree["curves"][ROWS[0]][str(t)][0] for t in (1, 4, 20)] == pytest.approx([50, 84, 92])
     tree["curves"][ROWS[0]]["4"][0] = 90.0
     path.write_text(json.dumps(tree))
-    assert any("its curves are not those of the run records" in complaint for complaint in check_report(path, tmp_path / "runs"))
+    assert any(
+        "its curves are not those of the run records" in complaint
+        for complaint in check_report(path, tmp_path / "runs")
+    )
 
 
 def test_curves_are_drawn_from_the_first_mask_on_with_a_band_over_seeds(tmp_path):

@@ -16,7 +16,7 @@ from datamodules.clicks.points import EXTREME_KINDS, NoPoints, PointKind, Points
 from datamodules.clicks.recorded import RecordedExtremePoints
 from datamodules.clicks.rules import RULES
 from datamodules.recipe import SampleRecipe
-from datamodules.views import evaluation_views
+from datamodules.rendering import evaluation_views
 from experiments import fit, predict
 from experiments.composition.building import build_part
 from experiments.composition.compose import compose
