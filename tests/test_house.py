@@ -48,8 +48,10 @@ def test_modules_fit_a_screen_or_three():
 
 
 def test_the_top_level_holds_what_the_design_names():
-    known = {"experiments", "lightning_modules", "datamodules", "sweeps", "tests", "setup.cfg", "Makefile", "README.md",
-             "LICENSE", "constraints.txt", "pyproject.toml"}  # fmt: skip
+    known = {
+        "experiments", "lightning_modules", "datamodules", "sweeps", "tests", "docs", "setup.cfg", "Makefile",
+        "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "pyproject.toml",
+    }  # fmt: skip
     import subprocess
 
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
