@@ -85,4 +85,4 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:  ## caches and reports (runs and data are kept)
-	rm -rf .cache reports .mypy_cache .ruff_cache .hypothesis
+	rm -rf .cache reports .mypy_cache .ruff_cache .pytest_cache .hypothesis
