@@ -119,8 +119,8 @@ def report(here):
 def test_the_report_says_what_the_rows_say(here, runs, monkeypatch):
     names = ["dextr", "itis", "iog"]
     shown = []
-    cut_out = compare_pictures._cut_out
-    monkeypatch.setattr(compare_pictures, "_cut_out", lambda *arguments: shown.append(arguments) or cut_out(*arguments))
+    cut_out = compare_pictures.cut_out
+    monkeypatch.setattr(compare_pictures, "cut_out", lambda *arguments: shown.append(arguments) or cut_out(*arguments))
     command(*map(runs, names), data=(PASCAL, BERKELEY))
     tree = report(here)
     grids = {grid["title"]: grid for grid in tree["grids"]}

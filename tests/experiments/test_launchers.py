@@ -162,7 +162,7 @@ def processes_of(folder):
     return sorted(map(int, found.stdout.split()))
 
 
-def killed(training, which, seconds=120):
+def killed(training, which):
     """Train by a group of two; kill its first or its second process once it has a checkpoint; the failure's text."""
 
     def kill():
@@ -177,10 +177,8 @@ def killed(training, which, seconds=120):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    began = time.monotonic()
     with pytest.raises(Failed) as failed:
         Subprocesses().launch(training, "t")
-    assert time.monotonic() - began < seconds
     return str(failed.value)
 
 
