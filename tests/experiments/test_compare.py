@@ -20,7 +20,7 @@ from experiments.runs import models
 from experiments.runs.files import digest
 from experiments.runs.folder import RunFolder
 from lightning_modules.metrics.masks import object_iou
-from tests.experiments.test_click_benchmark import Discs
+from tests.experiments.evaluation.test_clicks import Discs
 
 PASCAL, BERKELEY = "{name: pascal/val, limit: 6}", "{name: berkeley, limit: 3}"
 

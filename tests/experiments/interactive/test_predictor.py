@@ -29,7 +29,7 @@ from experiments.interactive.predictor import Predictor
 from lightning_modules.iog import IOG
 from lightning_modules.itis import ITIS, margin
 from tests.conftest import disc, square
-from tests.experiments.test_click_benchmark import Discs, Same, whole_image
+from tests.experiments.evaluation.test_clicks import Discs, Same, whole_image
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 TINY = [

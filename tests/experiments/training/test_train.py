@@ -266,8 +266,9 @@ STILL = [
 ]  # fmt: skip
 ON_TWO = """
 import sys
-from experiments import fit, training
-from tests.experiments.test_training import KeepMemory
+from experiments import fit
+from experiments.training import train as training
+from tests.experiments.training.test_train import KeepMemory
 training.Progress = lambda title: KeepMemory(sys.argv[1])
 fit.main(sys.argv[2:])
 """
@@ -281,7 +282,7 @@ def test_two_processes_remember_what_one_does(store, monkeypatch, tmp_path):
     alone = memory_of(tmp_path)
     (tmp_path / "on_two.py").write_text(ON_TWO)
     monkeypatch.setenv("RUNS_ROOT", str(store.with_name("two")))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
     line = [sys.executable, str(tmp_path / "on_two.py"), str(tmp_path), *ITIS, *STILL, *two]
     subprocess.run(line, check=True)

@@ -453,7 +453,7 @@ def test_start_masks_make_a_point_of_the_curve_before_the_first_click(tree, tmp_
     index = open_objects(tree["evaluation"]["test"], data["root"], data["seed"])
     eroded = {i: cv2.erode(index.read_mask(i).mask, np.ones((5, 5), np.uint8)) for i in range(5)}
     started = replace(index, start_file=np.zeros(5, np.int32))
-    monkeypatch.setattr("tests.experiments.test_click_benchmark.open_objects", lambda *_: started)
+    monkeypatch.setattr("tests.experiments.evaluation.test_clicks.open_objects", lambda *_: started)
     monkeypatch.setattr(type(index), "start_mask", lambda self, i: eroded[i])
     rows, metrics, _ = scored(Discs(5), tree, tmp_path / "with")
     assert float(rows[0]["iou_0"]) == object_iou(eroded[0], index.read_mask(0).mask)
