@@ -46,10 +46,10 @@ check-data: $(INSTALLED)  ## which data sets are found, what to fetch for the ot
 	@$(BIN)/python -m experiments.check_data $(NAMES)
 
 test: $(INSTALLED)  ## the whole test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 test-fast: $(INSTALLED)  ## the tests that take seconds
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(TESTS)
 
 lint: $(INSTALLED)  ## ruff (lint and format) and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

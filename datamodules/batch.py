@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -73,6 +74,15 @@ class Batch:
     def size(self) -> tuple[int, int]:
         """Height and width of the crops."""
         return self.image.shape[-2], self.image.shape[-1]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same on another device. Without it Lightning looks for tensors in every byte of the run lengths."""
+        moved = copy(self)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                setattr(moved, f.name, value.to(device, non_blocking=non_blocking))
+        return moved
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""

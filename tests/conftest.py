@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 from numpy.typing import NDArray
+
+from datamodules import miniature
 
 # A busy machine is no failure, and a run of the tests leaves nothing behind.
 settings.register_profile("suite", deadline=None, max_examples=60, database=None)
@@ -60,6 +63,14 @@ def golden() -> dict[str, NDArray]:
     """What the authors' DEXTR code answered, by name; sides come as left, right, top, bottom."""
     with np.load(GOLDEN / "dextr.npz", allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One drawing for all tests, found by the profile through CACHE_ROOT."""
+    cache = Path(os.environ.get("TEST_CACHE_ROOT", tmp_path_factory.getbasetemp().parent / "drawn"))
+    miniature.draw(cache / "miniature" / "0")
+    return cache
 
 
 @pytest.fixture(scope="session", autouse=True)

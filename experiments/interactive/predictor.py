@@ -140,7 +140,7 @@ class Session:
     """
 
     def __init__(self, predictor: Predictor, batch: Batch, first: NDArray, start: NDArray | None = None) -> None:
-        self._batch, self._model = batch, predictor.model
+        self.batch, self._model = batch, predictor.model
         self._points, self._state, self._left = batch.clicks, None, predictor.corrections
         self._full = (int(batch.image_size[0, 0]), int(batch.image_size[0, 1]))
         self._paste = Paste(predictor.threshold, predictor.paste, predictor.stretch, predictor.box)
@@ -163,8 +163,8 @@ class Session:
         if self._logits is None:
             return np.zeros(self._full, np.float32)
         crop = torch.sigmoid(self._logits.float())[0, 0].numpy()
-        box = box_kept(self._paste.box, self._batch, 0)
-        pasted = geometry.paste(crop, self._batch.crop_box[0].numpy(), self._full, box, self._paste.interpolation)
+        box = box_kept(self._paste.box, self.batch, 0)
+        pasted = geometry.paste(crop, self.batch.crop_box[0].numpy(), self._full, box, self._paste.interpolation)
         return stretched(pasted, beyond=False) if self._paste.stretch else pasted
 
     def click(self, x: float, y: float, positive: bool = True) -> NDArray[np.bool_]:
@@ -187,8 +187,8 @@ class Session:
             raise ValueError(
                 f"this run's evaluation makes {most} clicks (corrections), got {len(kinds)}; leave them out"
             )
-        last = np.array(self._batch.size[::-1]) - 1.0
-        on_grid = geometry.apply(self._batch.to_crop[0].numpy(), clicked)
+        last = np.array(self.batch.size[::-1]) - 1.0
+        on_grid = geometry.apply(self.batch.to_crop[0].numpy(), clicked)
         at_rim = (on_grid >= -0.5) & (on_grid <= last + 0.5)  # the outer half of a shrunken image's outermost pixel
         on_grid = np.where(at_rim, on_grid.clip(0, last), on_grid)  # belongs to that pixel, as in the benchmark
         self._points = self._points.with_more(torch.from_numpy(on_grid)[None], torch.tensor([kinds]))
@@ -200,9 +200,9 @@ class Session:
         """The mask after all clicks so far."""
         with torch.inference_mode():
             if self._state is None:
-                self._state = self._model.start(self._batch.image, self._points)
+                self._state = self._model.start(self.batch.image, self._points)
             logits, self._state = self._model.predict(self._state, self._points, self._previous)
         above = logits > self._paste.logit
         self._previous, self._logits = above.float(), logits
-        self.mask = self._paste.masks(logits, above, self._batch, [self._full])[0] > 0
+        self.mask = self._paste.masks(logits, above, self.batch, [self._full])[0] > 0
         return self.mask

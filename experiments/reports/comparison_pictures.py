@@ -109,10 +109,10 @@ def _again(
             session.click(x, y, positive=sign == "+")
             if number <= common:
                 mask, points, kinds = session.mask, session.points, session.kinds
-        yield _cut_out(index, position, mask, points, kinds), timed.looks
+        yield cut_out(index, position, mask, points, kinds), timed.looks
 
 
-def _cut_out(
+def cut_out(
     index: ObjectIndex, position: int, mask: NDArray, points: Sequence[tuple[float, float]], kinds: Sequence[PointKind]
 ) -> RGB:
     """An object with some of its surroundings, its mask, its true outline and the clicks."""

@@ -16,8 +16,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules import catalog, miniature
-from datamodules.index import MaskKind
+from datamodules.index import MaskKind, ObjectIndex
 from tests.bench.attention import attention_figures
 from tests.bench.clicks import click_figures
 from tests.bench.guidance import guidance_figures
 from tests.bench.indexing import index_figures
-from tests.bench.iteration import iteration_figures
+from tests.bench.iteration import COCO_OBJECTS, iteration_figures
 from tests.bench.loader import loader_figures
 from tests.bench.measure import Figure
 from tests.bench.memory import memory_figures
@@ -44,29 +44,51 @@ def data_root(names: Sequence[str], scratch: Path) -> tuple[Path | None, str]:
     return miniature.draw(scratch / "drawn"), "drawn data (for the real ones set DATA_ROOT): no figure for the targets"
 
 
-def figures(only: Sequence[str], passes: int, scratch: Path) -> Iterator[Figure | str]:
-    """All figures in turn, between them what they were measured on."""
+@dataclass
+class Workload:
+    """What is measured on, and how much of it."""
+
+    objects: ObjectIndex  # COCO's, with run lengths
+    small: ObjectIndex  # a few hundred of COCO's, from this file
+    annotations: Path
+    frames: ObjectIndex  # of videos, for the click benchmark
+    scratch: Path
+    passes: int
+    many: int = 500_000  # objects in the memory of loaders; the index has a fifth of them, the click memory all of COCO
+    remembered: int = COCO_OBJECTS
+    loaded: int = 100
+    crop: int = 512
+
+    @property
+    def encoded(self) -> ObjectIndex:
+        """The objects that are kept as run lengths."""
+        return self.objects.select(self.objects.mask_kind == MaskKind.RLE)
+
+
+SECTIONS: dict[str, Callable[[Workload], Iterator[Figure]]] = {
+    "loader": lambda load: loader_figures(load.encoded, load.passes, load.loaded),
+    "guidance": lambda load: guidance_figures(2 * load.passes),
+    "attention": lambda load: attention_figures(load.passes, load.crop, load.crop),
+    "clicks": lambda load: click_figures(load.frames, load.passes),
+    "iteration": lambda load: iteration_figures(load.objects, load.passes, load.remembered),
+    "memory": lambda load: memory_figures(load.small, load.frames, load.scratch, load.many),
+    "index": lambda load: index_figures(
+        load.annotations, load.small.image_path(0).parent, load.scratch, load.passes, load.many // 5
+    ),
+}
+
+
+def workload(passes: int, scratch: Path) -> tuple[Workload, str]:
+    """The real data where they are, else drawn ones, and what they are in words."""
     real = ["coco_mval800", "coco200/val2017", "davis345"]
     root, which = data_root(real, scratch)
     coco = real[1] if root is None else "coco2017/val"
     with contextlib.redirect_stderr(io.StringIO()):
         objects, small, frames = (catalog.open_index(name, root) for name in (real[0], coco, real[2]))
-    yield f"{which}: {objects.dataset}, {coco}, {frames.dataset}"
-    if "loader" in only:
-        yield from loader_figures(objects.select(objects.mask_kind == MaskKind.RLE), passes)
-    if "guidance" in only:
-        yield from guidance_figures(2 * passes)
-    if "attention" in only:
-        yield from attention_figures(passes)
-    if "clicks" in only:
-        yield from click_figures(frames, passes)
-        yield from iteration_figures(objects, passes)
-    if "memory" in only:
-        yield from memory_figures(small, frames, scratch, objects=500_000)
-    if "index" in only:
-        place = catalog.find(coco)
-        annotations = place.sources(catalog.root_of(place, root))[0]
-        yield from index_figures(annotations, small.image_path(0).parent, scratch, passes, objects=100_000)
+    place = catalog.find(coco)
+    annotations = place.sources(catalog.root_of(place, root))[0]
+    load = Workload(objects, small, annotations, frames, scratch, passes)
+    return load, f"{which}: {objects.dataset}, {coco}, {frames.dataset}"
 
 
 def table_of(lines: Sequence[Figure]) -> Table:
@@ -82,9 +104,8 @@ def table_of(lines: Sequence[Figure]) -> Table:
 
 def main() -> None:
     """Measure and print."""
-    parts = ("loader", "guidance", "attention", "clicks", "memory", "index")
     parser = argparse.ArgumentParser(description="Speed and memory of loader, index, guidance, attention and clicks.")
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--passes", type=int, default=9, help="how often each task is timed; the best counts")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     arguments = parser.parse_args()
@@ -93,13 +114,9 @@ def main() -> None:
     console = Console(width=None if os.isatty(1) else 160)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         os.environ["CACHE_ROOT"] = str(Path(scratch, "cache"))  # leaves nothing behind, finds nothing built before
-        lines, data = [], ""
-        for line in figures(arguments.only, arguments.passes, Path(scratch)):
-            if isinstance(line, str):
-                data = line
-                console.print(f"on {data}", highlight=False)
-            else:
-                lines.append(line)
+        load, data = workload(arguments.passes, Path(scratch))
+        console.print(f"on {data}", highlight=False)
+        lines = [line for name in arguments.only for line in SECTIONS[name](load)]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, OpenCV {cv2.__version__}"
     console.print(table_of(lines))
     console.print(f"one core of {machine}; processor time, best of {arguments.passes} passes", highlight=False)

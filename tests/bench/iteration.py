@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import Batch, collate
-from datamodules.clicks.points import PointKind, Points
+from datamodules.clicks.points import PointKind, Points, Target
 from datamodules.index import MaskKind, ObjectIndex
 from datamodules.keys import rng
 from datamodules.samples import ObjectSamples
@@ -23,13 +23,13 @@ from lightning_modules.iterative import EpochMemory
 from tests.bench.clicks import corrupted
 from tests.bench.measure import MIB, Figure, apart, status
 
-OBJECTS, CLICKS = 860_000, 10  # COCO's objects, and about what they gather in 20 epochs
+COCO_OBJECTS, CLICKS = 860_000, 10  # COCO's objects, and about what they gather in 20 epochs
 
 
-def iteration_figures(objects: ObjectIndex, passes: int) -> Iterator[Figure]:
-    """Milliseconds per batch of ITIS' training, and what its memory holds."""
+def iteration_figures(objects: ObjectIndex, passes: int, remembered: int = COCO_OBJECTS) -> Iterator[Figure]:
+    """Milliseconds per batch of ITIS' training, and what its memory holds of so many objects."""
     yield from step_figures(objects.select(objects.mask_kind == MaskKind.RLE), passes)
-    yield memory_figure()
+    yield memory_figure(remembered)
 
 
 def step_figures(objects: ObjectIndex, passes: int, count: int = 6, size: int = 16) -> Iterator[Figure]:
@@ -53,9 +53,8 @@ def step_figures(objects: ObjectIndex, passes: int, count: int = 6, size: int = 
             mask, void = batch.mask[i, 0].numpy(), batch.void[i, 0].numpy()
             if mask.any() and (iteration.resets(key, epoch) or not only_resets):
                 labels = others[i, 0].numpy()
-                recipe.train_points(
-                    mask, rng(0, epoch, key, 0), void if void.any() else None, lambda labels=labels: labels
-                )
+                target = Target(mask, void if void.any() else None, lambda labels=labels: labels)
+                recipe.train_points(target, rng(0, epoch, key, 0))
 
     def simulated(batch: Batch, answer: Tensor, epoch: int) -> None:
         begin(batch, epoch, only_resets=True)
@@ -108,12 +107,12 @@ def filled_memory(objects: int, clicks: int, at_once: int = 1024) -> tuple[float
     return memory.nbytes / MIB, status("VmRSS") - before
 
 
-def memory_figure() -> Figure:
+def memory_figure(objects: int) -> Figure:
     """As large as it gets in COCO."""
-    filled = apart(lambda: filled_memory(OBJECTS, CLICKS))
+    filled = apart(lambda: filled_memory(objects, CLICKS))
     columns, grown = filled["answer"]
     note = (
-        f"{columns * MIB / OBJECTS / CLICKS:.1f} bytes per object and click in columns; peak {filled['peak']:.0f} MiB"
+        f"{columns * MIB / objects / CLICKS:.1f} bytes per object and click in columns; peak {filled['peak']:.0f} MiB"
     )
-    what = f"click memory, {OBJECTS:,} objects x {CLICKS}"
+    what = f"click memory, {objects:,} objects x {CLICKS}"
     return Figure(what, grown, "MiB", 1024, f"columns {columns:.0f} MiB", grown / columns, note)

@@ -33,7 +33,7 @@ def loading_memory(folder: Path, workers: int, batches: int = 24) -> dict[str, f
     sampler = TrainingSampler(len(objects), 5, 5)
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     stream = iter(DataLoader(objects, 5, sampler=sampler, **loader_options(workers)))
-    for _ in range(batches):
+    for _ in range(min(batches, len(objects) // 5)):
         next(stream)
     helpers = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
     private = [written_by(pid) for pid in helpers]

@@ -2,7 +2,6 @@
 
 import copy
 import errno
-import json
 import re
 import subprocess
 import sys
@@ -16,63 +15,16 @@ import torch
 import yaml
 
 from datamodules.clicks.points import EXTREME_KINDS
-from experiments import evaluate, fit, predict, report_check, reproduce, sweep_local
+from experiments import evaluate, fit, predict, reproduce, sweep_local
 from experiments.console import one_sentence
 from experiments.interactive.first_clicks import extreme_order
-from experiments.reports.check import check_report
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.runs.folder import find_run
 from experiments.runs.node import load_node
 from experiments.training.callbacks import AtomicCheckpointIO
-from tests.experiments.tiny import CHANGED, SHRUNK, TINY, report_of
+from tests.experiments.tiny import TINY
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "table",
-    [
-        *("dextr-1", "dextr-3", "dextr-4", "dextr-6", "dextr-7", "dextr-8", "dextr-9", "itis-2", "itis-fig6"),
-        *("iog-3", "iog-4", "iog-7", "iog-8", "iog-fig6-left", "iog-fig6-right", "fairs-1", "fairs-refine", "fairs-7"),
-    ],
-)
-def test_every_row_of_a_table_runs_and_its_report_holds_what_the_records_say(here, table):
-    reproduce.main([table, *SHRUNK])
-    report = report_of(here, table)
-    own = [cell for cell in report["cells"] if cell["state"] != "quoted"]
-    assert own
-    assert {cell["state"] for cell in own} == {"reduced profile"}
-    for cell in own:
-        for run in cell["runs"]:
-            record = json.loads((here / "runs" / run / "record.json").read_text())
-            assert record["metrics"]["n"] == cell["n_objects"] > 0
-    assert check_report(here / CHANGED / f"{table}.json", here / "runs") == []
-    markdown = (here / CHANGED / f"{table}.md").read_text()
-    assert "not a reproduction" in markdown
-    assert "trainer.max_steps=3" in markdown  # what was typed is said
-
-
-@pytest.mark.slow
-def test_a_row_without_its_data_is_reported_and_the_others_run(here, monkeypatch):
-    reproduce.main(["dextr-4", *SHRUNK, "--rows=2,3"])
-    shared = [cell for cell in report_of(here, "dextr-4")["cells"] if cell["state"] == "reduced profile"]
-    assert len(shared) == 2
-    monkeypatch.setenv("DATA_ROOT", str(here / "nowhere"))
-    reproduce.main(["dextr-4", *SHRUNK, "--rows=4", "--data.root=null"])
-    (cell,) = [cell for cell in report_of(here, "dextr-4")["cells"] if "fetch" in cell["reason"]]
-    assert cell["state"] == "not run"
-    assert "VOC" in cell["reason"]
-
-
-@pytest.mark.slow
-def test_a_sweep_file_makes_the_runs_of_its_table(here):
-    sweep_local.main(["dextr-components", *SHRUNK])
-    made = {path.parent.name for path in (here / "runs").glob("*/record.json")}
-    reproduce.main(["dextr-3", *SHRUNK])
-    after = {path.parent.name for path in (here / "runs").glob("*/record.json")}
-    assert made == after  # the table found every run made already
-    assert len(made) == 14  # seven models, trained and evaluated
 
 
 def test_a_sweep_passes_its_values_as_an_agent_does():
@@ -81,8 +33,8 @@ def test_a_sweep_passes_its_values_as_an_agent_does():
     assert sweep_local.command_line(sweep, first) == ["--config", "dextr", "--row=dextr-3/deeplab-v2"]
 
 
-def test_the_predictor_returns_the_run_s_own_masks(here, capsys):
-    (record,) = fit.run(TINY)
+def test_the_predictor_returns_the_run_s_own_masks(here, finished, capsys):
+    record = finished(TINY)
     training = record["parents"]["model"]
     image = np.full((60, 80, 3), 90, np.uint8)
     cv2.ellipse(image, (40, 30), (20, 15), 0, 0, 360, (200, 40, 40), -1)
@@ -99,14 +51,14 @@ def test_the_predictor_returns_the_run_s_own_masks(here, capsys):
     np.testing.assert_array_equal(shuffled, mask > 0)
 
 
-def test_evaluate_scores_a_run_on_another_data_set(here, capsys):
-    (record,) = fit.run(TINY)
+def test_evaluate_scores_a_run_on_another_data_set(here, finished, capsys):
+    record = finished(TINY)
     evaluate.main(["--run", record["parents"]["model"], "--data", "{name: berkeley, limit: 5}", "--threshold", "0.6"])
     assert re.search(r"n 5\.0000", capsys.readouterr().out)
 
 
-def test_a_record_comes_with_a_row_per_object_and_pictures(here):
-    (record,) = fit.run(TINY)
+def test_a_record_comes_with_a_row_per_object_and_pictures(here, finished):
+    record = finished(TINY)
     run = find_run(record["run"])
     assert {"rows.csv", "config.yaml", "record.json", "pictures"} <= {path.name for path in run.path.iterdir()}
     rows = (run.path / "rows.csv").read_text().splitlines()
@@ -190,19 +142,6 @@ def test_a_typed_value_makes_a_table_a_changed_one_and_a_machine_does_not():
     assert reproduce.changed_values(["evaluation.test=[berkeley]"]) == ["evaluation.test=['berkeley']"]
 
 
-@pytest.mark.slow
-def test_a_hand_edited_report_fails_the_command(here):
-    reproduce.main(["dextr-4", *SHRUNK, "--rows=3"])
-    path = here / CHANGED / "dextr-4.json"
-    report_check.main([str(path)])
-    edited = json.loads(path.read_text())
-    (cell,) = [cell for cell in edited["cells"] if cell["runs"]]
-    cell["measured"] += 1
-    path.write_text(json.dumps(edited))
-    with pytest.raises(SystemExit):
-        report_check.main([str(path)])
-
-
 def test_weights_are_named_after_all_that_shapes_their_answer(here):
     (here / "file.pth").write_bytes(b"weights")
 
@@ -243,8 +182,8 @@ def test_a_node_with_another_tree_has_another_name(here):
     assert replace(found, config=copy.deepcopy(found.config)).hash == found.hash
 
 
-def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, monkeypatch, capsys):
-    (record,) = fit.run(TINY)
+def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, finished, capsys):
+    record = finished(TINY)
     moved = here / "elsewhere" / record["parents"]["model"]
     moved.parent.mkdir()
     (here / "runs" / record["parents"]["model"]).rename(moved)
@@ -252,17 +191,3 @@ def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, mon
     (moved / "config.yaml").write_text(config.replace("name: pascal/train", "name: folder:/gone"))
     evaluate.main(["--run", str(moved), "--data", "{name: berkeley, limit: 3}"])
     assert "mean_iou" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_points_say_more_than_a_box_for_three_seeds(here):
-    reproduce.main(["dextr-4", "--profile=miniature", "--rows=2,3", "--seeds=3", "threads=1"])
-    report = json.loads((here / "reports" / "miniature" / "dextr-4.json").read_text())
-    boxes, points = (cell for cell in report["cells"] if cell["runs"])
-    assert (boxes["row"], points["row"]) == ("+ PSP", "+ Extreme points")
-
-    def measured(run):
-        return json.loads((here / "runs" / run / "record.json").read_text())["metrics"]["mean_iou"]
-
-    for box_run, point_run in zip(boxes["runs"], points["runs"], strict=True):
-        assert measured(point_run) > measured(box_run) + 0.02

@@ -18,7 +18,7 @@ from experiments.reports.comparison import Clicked, common_clicks, measured_grid
 from experiments.runs.files import digest
 from experiments.runs.folder import RunFolder
 from lightning_modules.metrics.masks import object_iou
-from tests.experiments.test_click_benchmark import Discs
+from tests.experiments.evaluation.test_clicks import Discs
 
 PASCAL, BERKELEY = "{name: pascal/val, limit: 6}", "{name: berkeley, limit: 3}"
 
@@ -117,8 +117,8 @@ def report(here):
 def test_the_report_says_what_the_rows_say(here, runs, monkeypatch):
     names = ["dextr", "itis", "iog"]
     shown = []
-    cut_out = compare_pictures._cut_out
-    monkeypatch.setattr(compare_pictures, "_cut_out", lambda *arguments: shown.append(arguments) or cut_out(*arguments))
+    cut_out = compare_pictures.cut_out
+    monkeypatch.setattr(compare_pictures, "cut_out", lambda *arguments: shown.append(arguments) or cut_out(*arguments))
     command(*map(runs, names), data=(PASCAL, BERKELEY))
     tree = report(here)
     grids = {grid["title"]: grid for grid in tree["grids"]}

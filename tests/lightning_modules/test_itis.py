@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from datamodules.clicks.guidance import SignedDistances, SignedGaussians
@@ -164,9 +163,15 @@ def test_predicting_changes_neither_image_nor_clicks():
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
+def a_trainer(**options) -> Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(accelerator="cpu", enable_model_summary=False, **quiet, **options)
+
+
 def trained(module: ITIS, batch, epoch=0, batch_idx=0) -> Tensor:
-    """The loss of one training step, without a trainer."""
-    module._trainer = SimpleNamespace(current_epoch=epoch)
+    """The loss of one training step in an epoch."""
+    module.trainer = trainer = a_trainer()
+    trainer.fit_loop.epoch_progress.current.completed = epoch
     module.log_dict = lambda values, **_: module.__dict__.update(logged=values)
     return module.training_step(batch, batch_idx)
 
@@ -271,6 +276,7 @@ def test_all_trainable_parameters_share_one_rate_and_frozen_ones_are_left_alone(
     network = Small()
     network.layers[0].bias.requires_grad_(False)
     module = itis(network=network)
-    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    module.trainer = trainer = a_trainer(max_steps=10)
+    trainer.fit_loop.max_epochs = -1
     (group,) = module.configure_optimizers()["optimizer"].param_groups
     assert len(group["params"]) == 3

@@ -1,6 +1,3 @@
-import time
-from collections.abc import Callable
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -231,24 +228,6 @@ def test_a_further_click_costs_at_most_half_of_the_first(backbone):
         with FlopCounterMode(display=False) as further:
             network.decode(features, (512, 512), maps, sides=False)
     assert further.get_total_flops() < {"resnet50": 0.4, "resnet101": 0.3}[backbone] * first.get_total_flops()
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_a_further_click_takes_at_most_half_of_the_first_s_time():
-    """One crop of 512 px, one thread, the paper's backbone."""
-    network = CoarseToFine("resnet101", click_channels=2).eval()
-    x, maps = torch.rand(1, 5, 512, 512), torch.rand(1, 2, 512, 512)
-    features = network.encode(x)
-
-    def seconds(work: Callable[[], object]) -> float:
-        started = time.process_time()  # of this process: others on the machine do not count
-        work()
-        return time.process_time() - started
-
-    first = min(seconds(lambda: network(x, maps, sides=False)) for _ in range(3))
-    further = min(seconds(lambda: network.decode(features, (512, 512), maps, sides=False)) for _ in range(3))
-    assert further <= 0.5 * first
 
 
 def parser() -> ArgumentParser:

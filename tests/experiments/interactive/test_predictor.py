@@ -29,7 +29,7 @@ from experiments.interactive.predictor import Predictor
 from lightning_modules.iog import IOG
 from lightning_modules.itis import ITIS, margin
 from tests.conftest import disc, square
-from tests.experiments.test_click_benchmark import Discs, Same, whole_image
+from tests.experiments.evaluation.test_clicks import Discs, Same, whole_image
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 TINY = [
@@ -261,7 +261,7 @@ def test_two_corners_are_four_outside_points_whichever_diagonal():
     assert one.points == two.points == [(40, 30), (27, 17), (27, 42), (56, 17), (56, 42)]
     assert one.kinds == [PointKind.INSIDE, *[PointKind.OUTSIDE] * 4]
     np.testing.assert_array_equal(one.mask, two.mask)
-    shown = predictor.session(IMAGE, inside=(40, 30), box=BOX)._batch
+    shown = predictor.session(IMAGE, inside=(40, 30), box=BOX).batch
     assert shown.crop_box.tolist() == [[22, 12, 61, 47]]  # the box as it was drawn, and relax
     assert shown.points[0, 1].tolist() == [5, 6]  # 5 px at scales of 1 and 40 / 36, to the nearest pixel
 
@@ -297,7 +297,7 @@ def test_a_method_of_three_points_is_given_three():
     session = predictor.session(IMAGE, points=[(53, 30), (40, 43), (30, 28)])
     assert session.points == [(30, 28), (53, 30), (40, 43)]
     assert session.kinds == [PointKind.LEFT, PointKind.RIGHT, PointKind.BOTTOM]
-    assert session._batch.box.tolist() == [[30, 28, 53, 43]]
+    assert session.batch.box.tolist() == [[30, 28, 53, 43]]
     with pytest.raises(ValueError, match=r"expected three points x,y .*, got 4"):
         predictor(IMAGE, [(30, 30), (40, 20), (53, 30), (40, 43)])
 

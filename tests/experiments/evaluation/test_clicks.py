@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from datamodules.clicks.points import EXTREME_KINDS, PointKind, Target, clicks_m
 from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
 from datamodules.selection import open_objects
-from experiments import evaluate, fit
+from experiments import evaluate
 from experiments.composition.compose import compose
 from experiments.evaluation import click_summary
 from experiments.evaluation.clicking import click_rule, click_through
@@ -38,6 +39,7 @@ from experiments.evaluation.pasting import Paste, box_kept
 from experiments.evaluation.rows import merge_rows, read_rows
 from experiments.evaluation.settings import MaskSettings, read_settings
 from experiments.evaluation.simulated_user import SimulatedUser
+from experiments.launching.making import execute
 from experiments.runs.folder import find_run
 from experiments.runs.node import Node, load_node
 from lightning_modules.metrics.masks import object_iou
@@ -455,7 +457,7 @@ def test_start_masks_make_a_point_of_the_curve_before_the_first_click(tree, tmp_
     index = open_objects(tree["evaluation"]["test"], data["root"], data["seed"])
     eroded = {i: cv2.erode(index.read_mask(i).mask, np.ones((5, 5), np.uint8)) for i in range(5)}
     started = replace(index, start_file=np.zeros(5, np.int32))
-    monkeypatch.setattr("tests.experiments.test_click_benchmark.open_objects", lambda *_: started)
+    monkeypatch.setattr("tests.experiments.evaluation.test_clicks.open_objects", lambda *_: started)
     monkeypatch.setattr(type(index), "start_mask", lambda self, i: eroded[i])
     rows, metrics, _ = scored(Discs(5), tree, tmp_path / "with")
     assert float(rows[0]["iou_0"]) == object_iou(eroded[0], index.read_mask(0).mask)
@@ -494,9 +496,9 @@ def test_the_command_line_says_rule_clicks_and_size(tree, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(store, capsys):
+def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(store, finished, capsys):
     """With crops, the four extreme points, draws and a thread pool."""
-    (record,) = fit.run(TINY)
+    record = finished(TINY)
     line = ["--run", record["parents"]["model"], "--data", "{name: berkeley, limit: 3}", "--protocol", "clicks"]
     evaluate.main([*line, "--rule", "ritm", "--clicks", "6"])
     assert re.search(r"clicks +1 +3 +5\n +mean IoU % +0\.0 +0\.0 ", capsys.readouterr().out)
@@ -510,7 +512,10 @@ def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(
         node.config["trainer"].update(devices=processes, strategy="ddp" if processes > 1 else "auto")
         folder = node.folder
         folder.prepare(node.describe())
-        subprocess.run([sys.executable, "-m", "experiments.execute", str(folder.path)], check=True)
+        if processes > 1:
+            subprocess.run([sys.executable, "-m", "experiments.execute", str(folder.path)], check=True)
+        else:
+            execute(node)
         assert folder.record["devices"]["processes"] == processes
         rows = list(read_rows(folder.path / "rows.csv"))
         found.append([{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows])
@@ -522,19 +527,17 @@ def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(
     assert math.isclose(float(found[0][0]["iou_3"]), 0)
 
 
-def test_no_more_than_eight_milliseconds_a_click_beside_the_network():
-    """The size of DAVIS' frames. A busy machine is no failure: the bound is that of a quiet one, four times."""
-    mask = disc((480, 854), (400, 240), 150)
-    model = SimpleNamespace(
-        start=lambda image, points: None,
-        predict=lambda state, points, previous: (torch.from_numpy(other(points.xy.shape[1])), None),
-    )
+def test_a_click_is_one_look_one_paste_and_one_search():
+    """What these cost beside the network is measured by `make bench`."""
+    mask, counted = disc((48, 86), (40, 24), 15), Counter()
 
-    def other(clicks):
-        return disc((480, 854), (400 + 10 * clicks, 240), 150).astype(np.float32)[None, None] * 20 - 10
+    def counting(name, function):
+        return lambda *arguments, **options: counted.update([name]) or function(*arguments, **options)
 
-    users = [user_of(mask)]
-    started = cv2.getTickCount()
-    click_through(model, whole_image(mask), users, Paste())
-    seconds = (cv2.getTickCount() - started) / cv2.getTickFrequency() - users[0].seconds_network
-    assert seconds / 20 < 0.032
+    paste, model = Paste(), Discs(4)
+    pasting = SimpleNamespace(logit=paste.logit, masks=counting("paste", paste.masks))
+    user = SimulatedUser(mask, None, counting("search", RULES["itis"]), draws=lambda t: None)
+    click_through(model, whole_image(mask), [user], pasting)
+    looks = len(model.previous)
+    assert counted == {"search": looks, "paste": looks}
+    assert (model.started, looks) == (1, 20)

@@ -305,12 +305,12 @@ def test_a_killed_process_goes_on_where_it_was(store, tmp_path):
     rng, count = np.random.default_rng(1), 400
     boxes = [[*rng.integers(0, 20, 2).tolist(), *rng.integers(8, 24, 2).tolist()] for _ in range(count)]
     model, file = untrained(*OUTSIDE), boxes_file(tmp_path / "data", boxes)
-    command = [sys.executable, "-m", "experiments.label", "--run", model.hash, "--boxes", file]
-    subprocess.run([*command, "--out", str(tmp_path / "whole.json")], check=True)
+    command = ["--run", model.hash, "--boxes", file]
+    label.main([*command, "--out", str(tmp_path / "whole.json")])
     (folder,) = [run for run in store.iterdir() if (run / LABELS).exists()]
     for name in (LABELS, "record.json"):
         (folder / name).unlink()
-    killed = subprocess.Popen(command)
+    killed = subprocess.Popen([sys.executable, "-m", "experiments.label", *command])
     part = folder / "labels.0.jsonl"
     while not part.exists() or part.stat().st_size < 5_000:
         assert killed.poll() is None, "it was through before it could be killed"
@@ -318,7 +318,7 @@ def test_a_killed_process_goes_on_where_it_was(store, tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert 0 < len(part.read_text().splitlines()) < count
-    subprocess.run([*command, "--out", str(tmp_path / "again.json")], check=True)
+    label.main([*command, "--out", str(tmp_path / "again.json")])
     assert (tmp_path / "again.json").read_text() == (tmp_path / "whole.json").read_text()
 
 
@@ -327,12 +327,13 @@ def test_several_processes_write_the_same_file(store, tmp_path):
     rng = np.random.default_rng(1)
     boxes = [[*rng.integers(0, 20, 2).tolist(), *rng.integers(8, 24, 2).tolist()] for _ in range(21)]
     model, file = untrained(*OUTSIDE, "--trainer.accelerator=cpu"), boxes_file(tmp_path / "data", boxes)
-    command = [sys.executable, "-m", "experiments.label", "--run", model.hash, "--boxes", file]
-    subprocess.run([*command, "--out", str(tmp_path / "one.json")], check=True)
+    command = ["--run", model.hash, "--boxes", file]
+    label.main([*command, "--out", str(tmp_path / "one.json")])
     (folder,) = [run for run in store.iterdir() if (run / LABELS).exists()]
     for name in (LABELS, "record.json"):
         (folder / name).unlink()
-    subprocess.run([*command, "--devices", "2", "--out", str(tmp_path / "two.json")], check=True)
+    on_two = [*command, "--devices", "2", "--out", str(tmp_path / "two.json")]
+    subprocess.run([sys.executable, "-m", "experiments.label", *on_two], check=True)
     assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
     assert json.loads((folder / "record.json").read_text())["devices"]["processes"] == 2
 
