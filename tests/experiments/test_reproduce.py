@@ -16,6 +16,7 @@ from experiments.reports.check import check_report
 from experiments.reproduction.cells import main_run
 from experiments.reproduction.specs import Pair
 from experiments.reproduction.tables import load_table, tables
+from experiments.runs.records import parents_of
 from tests.experiments.tiny import CHANGED, SHRUNK, report_of
 
 # Tables whose rows are made like those of the others; a table that is added later runs unless it stands here, too.
@@ -53,7 +54,7 @@ class Made:
         for row, column in self.table.to_measure:
             said, cell = row.cells[column.name], self.cells[row.label, column.name]
             if isinstance(said, Pair):
-                yield said.first, cell["before_runs"], cell
+                yield said.before, cell["before_runs"], cell
             yield main_run(said), cell["runs"], cell
 
 
@@ -99,7 +100,7 @@ def assert_measured_as_said(made, spec, runs, cell):
     for record in records:
         assert record["metrics"]["n"] == cell["n_objects"] > 0
     if spec.test.hard:
-        (chosen,) = (made.record(run)["metrics"] for run in records[0]["parents"] if made.kind(run) == "select")
+        (chosen,) = (made.record(run)["metrics"] for run in parents_of(records[0]) if made.kind(run) == "select")
         assert (cell["n_objects"], len(objects)) == (chosen["n"], chosen["of"])
     else:
         assert cell["n_objects"] == len(objects)
@@ -122,7 +123,7 @@ def assert_trainings_are_shared(made):
     trained = defaultdict(set)
     for spec, runs, _ in made.sides():
         for one, run in zip(spec.repeated, runs, strict=True):
-            training = made.record(run)["parents"][0]
+            training = made.record(run)["parents"]["model"]
             trained[of_training(one)].add(training)
             assert_values_are_those_of_the_row(one, made.config(run))
             assert made.record(training)["steps"] == 3
