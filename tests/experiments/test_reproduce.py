@@ -173,7 +173,7 @@ def test_a_sweep_file_makes_the_runs_of_its_table(shared_store, tmp_path, capsys
     sweep_local.main(["dextr-components", *SHRUNK])
     swept = set(re.findall(r"^run .*/(\w+)$", capsys.readouterr().out, re.MULTILINE))
     made = made_by("dextr-3", tmp_path, shared_store)
-    assert swept == {made.record(run)["parents"][0] for _, runs, _ in made.sides() for run in runs}
+    assert swept == {made.record(run)["parents"]["model"] for _, runs, _ in made.sides() for run in runs}
     assert len(swept) == 7
 
 
