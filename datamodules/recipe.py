@@ -20,9 +20,16 @@ VIEWS: dict[str, tuple[type[View], dict[str, str]]] = {
 }
 VIEW_KEYS = ("view", "test_view", "relax", "short_side", "window", "long_side")
 TRAINING_ONLY = (
-    "train_points", "geometry", "interpolation", "warp_interpolation", "void_band", "flip", "rotation", "scale",
+    "train_points",
+    "geometry",
+    "interpolation",
+    "warp_interpolation",
+    "void_band",
+    "flip",
+    "rotation",
+    "scale",
     "transforms",
-)  # fmt: skip
+)
 TEST_ONLY = ("test_points", "test_interpolation")
 
 

@@ -78,10 +78,12 @@ def one_sentence(main: Callable[[], object]) -> None:
 def without_hints() -> Iterator[None]:
     """Leave out Lightning's advice about what is meant to be as it is."""
     hints = [
-        ".*Checkpoint directory .* exists and is not empty.*", ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*does not have many workers.*",
         ".*your dataloader is not resumable.*",  # the sampler is
-        ".*`srun` command is available.*", ".*GPU available but not used.*",
-    ]  # fmt: skip
+        ".*`srun` command is available.*",
+        ".*GPU available but not used.*",
+    ]
     with warnings.catch_warnings():
         for hint in hints:
             warnings.filterwarnings("ignore", message=hint)

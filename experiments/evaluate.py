@@ -16,7 +16,7 @@ from experiments.composition.merging import parse_value
 from experiments.console import one_sentence
 from experiments.evaluation.evaluate import protocol_of
 from experiments.evaluation.protocols import PROTOCOLS
-from experiments.evaluation.requests import data_set, evaluation_config
+from experiments.evaluation.requests import evaluation_config, part_of_data
 from experiments.launching.making import execute
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.models import finished_training
@@ -42,11 +42,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def node_of(options: argparse.Namespace) -> Node:
     """The evaluation that a command line asks for. Raises ValueError when it cannot be."""
     training = finished_training(options.run)
-    data = data_set(parse_value(options.data), options.every, options.limit)
+    data = part_of_data(parse_value(options.data), options.every, options.limit)
     config = evaluation_config(
-        training.config, data, protocol=options.protocol, threshold=options.threshold, rule=options.rule,
-        clicks=options.clicks, long_side=options.long_side, devices=options.devices,
-    )  # fmt: skip
+        training.config,
+        data,
+        protocol=options.protocol,
+        threshold=options.threshold,
+        rule=options.rule,
+        clicks=options.clicks,
+        long_side=options.long_side,
+        devices=options.devices,
+    )
     return Node("evaluate", config, {"model": training})
 
 

@@ -51,9 +51,13 @@ def node_of(options: argparse.Namespace) -> Node:
         finished_training(options.run),
         finished_training(options.first) if options.first else None,
         data=None if options.data is None else parse_value(options.data),
-        boxes=options.boxes, images=options.images, every=options.every, limit=options.limit,
-        threshold=options.threshold, devices=options.devices,
-    )  # fmt: skip
+        boxes=options.boxes,
+        images=options.images,
+        every=options.every,
+        limit=options.limit,
+        threshold=options.threshold,
+        devices=options.devices,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

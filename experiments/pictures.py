@@ -33,16 +33,25 @@ TINT, TRUTH = (45, 125, 255), (255, 255, 255)
 EXTREME = (255, 196, 0)
 
 COLOURS = {
-    PointKind.LEFT: EXTREME, PointKind.TOP: EXTREME, PointKind.RIGHT: EXTREME, PointKind.BOTTOM: EXTREME,
-    PointKind.INSIDE: (40, 200, 90), PointKind.POSITIVE: (40, 200, 90),
-    PointKind.OUTSIDE: (235, 60, 60), PointKind.NEGATIVE: (235, 60, 60),
-}  # fmt: skip
+    PointKind.LEFT: EXTREME,
+    PointKind.TOP: EXTREME,
+    PointKind.RIGHT: EXTREME,
+    PointKind.BOTTOM: EXTREME,
+    PointKind.INSIDE: (40, 200, 90),
+    PointKind.POSITIVE: (40, 200, 90),
+    PointKind.OUTSIDE: (235, 60, 60),
+    PointKind.NEGATIVE: (235, 60, 60),
+}
 
 
 def overlay(
-    image: RGB, mask: Array | None = None, points: Array | None = None, kinds: Sequence[int] | None = None,
-    truth: Array | None = None, min_side: int = 320,
-) -> RGB:  # fmt: skip
+    image: RGB,
+    mask: Array | None = None,
+    points: Array | None = None,
+    kinds: Sequence[int] | None = None,
+    truth: Array | None = None,
+    min_side: int = 320,
+) -> RGB:
     """An image with its mask tinted, the outlines of mask and ground truth, and the clicks; small images are enlarged.
 
     Args:

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 from experiments.console import one_sentence
-from experiments.launching.graph import reproduce
+from experiments.launching.graph import make_runs
 from experiments.reports.files import print_report, write_report
 from experiments.reports.gathering import choices_by_row, environment_line, pictures_of
 from experiments.reproduction.cells import table_result
 from experiments.reproduction.plan import Conditions
-from experiments.reproduction.planned import changed_values
+from experiments.reproduction.planned import changed_values, planned_cells
 from experiments.reproduction.tables import load_table
 from experiments.runs.files import file_digest
 from experiments.runs.folder import runs_root
@@ -62,21 +62,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.devices > 1:
         synchronised = "true" if torch.cuda.is_available() else "false"  # what PyTorch has no CPU version of
         overrides = [
-            f"trainer.devices={options.devices}", "trainer.strategy=ddp", f"trainer.sync_batchnorm={synchronised}",
+            f"trainer.devices={options.devices}",
+            "trainer.strategy=ddp",
+            f"trainer.sync_batchnorm={synchronised}",
             *overrides,
-        ]  # fmt: skip
+        ]
     conditions = Conditions(options.profile, tuple(overrides), options.weights, any_row=bool(options.rows))
     rows = [int(number) for number in options.rows.split(",") if number]
     seeds = range(options.seeds)
-    cells, complete = reproduce(table, conditions, seeds, rows, options.devices, options.launcher)
+    cells = planned_cells(table, conditions, seeds, rows)
+    choices_by_row(cells)  # what a report cannot say ends here, not after days of training
+    complete = make_runs(table, cells, options.devices, options.launcher)
     records = Records(runs_root())
     result = table_result(
-        table, profile, [cell.result(table, records, profile) for cell in cells], runs_root(),
-        seeds=list(seeds), started=started, finished=time.strftime("%Y-%m-%d %H:%M"),
-        environment=environment_line(), reduction=", ".join([*REDUCTIONS.get(options.profile, ()), *changed]),
+        table,
+        profile,
+        [cell.result(table, records, profile) for cell in cells],
+        runs_root(),
+        seeds=list(seeds),
+        started=started,
+        finished=time.strftime("%Y-%m-%d %H:%M"),
+        environment=environment_line(),
+        reduction=", ".join([*REDUCTIONS.get(options.profile, ()), *changed]),
         choices=choices_by_row(cells),
         pictures=pictures_of(cells, options.reports / profile / table.id),
-    )  # fmt: skip
+    )
     paths = write_report(result, options.reports / profile)
     print_report(result)
     print(f"report: {paths.markdown}, {paths.html}, {paths.json}")

@@ -30,10 +30,17 @@ def instantiate(config: Tree, **trainer: Any) -> LightningCLI:
     }
     with refusals_in_one_sentence(), no_command_line():
         return LightningCLI(
-            LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, run=False,
-            save_config_callback=None, auto_configure_optimizers=False, args=arguments,
-            trainer_defaults=trainer, parser_kwargs={"exit_on_error": False},
-        )  # fmt: skip
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            run=False,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            args=arguments,
+            trainer_defaults=trainer,
+            parser_kwargs={"exit_on_error": False},
+        )
 
 
 def build_part(kind: type, config: Tree) -> Any:

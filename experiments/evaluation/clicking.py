@@ -36,9 +36,12 @@ def click_rule(name: str) -> ClickRule:
 
 
 def click_through(
-    model: Interactive, batch: Batch, users: Sequence[SimulatedUser], paste: Paste,
+    model: Interactive,
+    batch: Batch,
+    users: Sequence[SimulatedUser],
+    paste: Paste,
     each: Callable[[Callable[[SimulatedUser], Any], Iterable[SimulatedUser]], Iterable[Any]] = map,
-) -> None:  # fmt: skip
+) -> None:
     """Let the users of a batch's objects click until they are through; their curves are full afterwards.
 
     Objects of a batch advance together. A mask without error is final, so that its network need not run again.

@@ -71,10 +71,14 @@ class Clicks(Protocol):
         curve = range(0 if clicks.start == "mask" else 1, clicks.most + 1)
         kinds = ("noc", "failed", "wholeset", "wholeset_integer")
         return {
-            "mean_iou", "n", "seconds_per_click", "overhead_per_click", *(f"iou_{t}" for t in curve),
+            "mean_iou",
+            "n",
+            "seconds_per_click",
+            "overhead_per_click",
+            *(f"iou_{t}" for t in curve),
             *(f"{kind}@{target:g}" for kind in kinds for target in clicks.targets),
             *(f"{kind}@{target:g}" for kind in ("sweep_clicks", "sweep_iou") for target in clicks.sweep),
-        }  # fmt: skip
+        }
 
     def summarise(self, rows: Path, settings: ClickSettings) -> dict[str, Any]:
         """See Protocol."""
@@ -132,20 +136,22 @@ def click_choices(evaluation: Node) -> list[Choice]:
     return [
         *mask_choices(settings),
         Choice(
-            "objects", f"{', '.join(map(data_set_in_words, config['evaluation']['test']))}{counted}",
+            "objects",
+            f"{', '.join(map(data_set_in_words, config['evaluation']['test']))}{counted}",
             f"{left_out} left out" if left_out else "",
         ),
         Choice("click rule", f"{clicks.rule}; of equally good pixels {ties}", rule),
         Choice("first click", first),
         Choice(
-            "clicks per object", f"{clicks.most}, all given: no early stop",
+            "clicks per object",
+            f"{clicks.most}, all given: no early stop",
             f"an object that never reaches a target counts {clicks.most}, as does one that gets there with the last",
         ),
         Choice("corrections", corrected or f"at most {clicks.corrections}", "then the last mask stays"),
         Choice("targets", f"IoU >= {targets} %, compared in float32"),
         Choice("void pixels", "neither counted nor clicked"),
         Choice("test-time augmentation, zoom-in", "none"),
-    ]  # fmt: skip
+    ]
 
 
 class ClickScorer(ObjectScorer):
@@ -186,10 +192,17 @@ class ClickScorer(ObjectScorer):
             needed = [int(noc(curve, target, user.most)) for target in self.clicks.targets]
             ious = [*([] if user.start_iou is None else [user.start_iou]), *curve]
             per_call = user.seconds_network / max(1, user.network_calls)
-            rows.append([
-                *self.description(position), user.first_clicks, *ious, *needed, round(per_call, 5), round(other, 5),
-                user.written(),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    *self.description(position),
+                    user.first_clicks,
+                    *ious,
+                    *needed,
+                    round(per_call, 5),
+                    round(other, 5),
+                    user.written(),
+                ]
+            )
             if position in self.pictured:
                 self._picture(position, user, curve)
         return rows

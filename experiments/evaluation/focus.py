@@ -171,14 +171,15 @@ class Focus(Protocol):
         draws = f"{asked['draws']:,} of U[-{asked['spread']:g}, {asked['spread']:g}], {asked['noise']}"
         return [
             Choice(
-                "objects", f"{tests}, {record.get('metrics', {}).get('n')} objects",
+                "objects",
+                f"{tests}, {record.get('metrics', {}).get('n')} objects",
                 "the paper names none; the shift depends on their shapes",
             ),
             Choice("view", f"crop of {asked['size']} px, margin {asked['relax']} px of the image", "in every profile"),
             Choice(
                 "draws", draws, "the error is the sum of the four Euclidean displacements: the paper does not define it"
             ),
-        ]  # fmt: skip
+        ]
 
 
 class FocusStudy(Kind):

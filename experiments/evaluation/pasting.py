@@ -27,7 +27,7 @@ def box_kept(kind: str, batch: Batch, i: int) -> NDArray[np.int64] | None:
         if valid.any():
             places = np.round(geometry.apply(to_image, batch.points[i].cpu().numpy()[valid]), 3)
             return np.concatenate([np.floor(places.min(0)), np.ceil(places.max(0))]).astype(np.int64)
-    return batch.box[i].cpu().numpy() if kind == "tight" else None  # type: ignore[no-any-return]
+    return batch.box[i].cpu().numpy() if kind == "tight" else None
 
 
 def stretched(pasted: NDArray[np.float32], beyond: bool) -> NDArray[np.float32]:

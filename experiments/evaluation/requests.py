@@ -25,7 +25,7 @@ def evaluation_config(
 
     Args:
         trained: the training's tree.
-        data: the data set, see `data_set`.
+        data: the data set, see `part_of_data`.
         protocol: by default the recipe's own, or what it says of other data sets.
         threshold: of the probability.
         rule, clicks: of protocol clicks: where the next click goes, and how many an object gets.
@@ -58,7 +58,7 @@ def on_devices(config: Tree, devices: int) -> Tree:
     return config
 
 
-def data_set(named: str | Tree, every: int | None = None, limit: int | None = None) -> str | Tree:
+def part_of_data(named: str | Tree, every: int | None = None, limit: int | None = None) -> str | Tree:
     """A part of a data set, as a recipe would say it."""
     wanted = _given(every=every, limit=limit)
     if not wanted:

@@ -123,7 +123,7 @@ class ObjectScorer(Scorer):
         """(B, H, W): what the method answers to the first clicks, on the crops' grid."""
         clicks = batch.clicks
         logits, _ = self.model.predict(self.model.start(batch.image, clicks), clicks)
-        return torch.sigmoid(logits.float())[:, 0].cpu().numpy()  # type: ignore[no-any-return]
+        return torch.sigmoid(logits.float())[:, 0].cpu().numpy()
 
     def clicked(self, batch: Batch, i: int) -> tuple[NDArray[np.float64], list[int]]:
         """An object's first clicks (K, 2), in pixels of its image, and their kinds."""

@@ -96,7 +96,7 @@ def read_settings(kind: type[Settings], evaluation: Tree) -> Settings:
     if not fields(kind):  # type: ignore[arg-type]
         return kind()
     asked = {f.name: evaluation[f.name] for f in fields(kind) if f.name in evaluation}  # type: ignore[arg-type]
-    return build_part(kind, asked)  # type: ignore[no-any-return]
+    return build_part(kind, asked)
 
 
 def as_plain(value: Any) -> Any:

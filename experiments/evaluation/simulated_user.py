@@ -13,9 +13,12 @@ from datamodules.clicks.points import EXTREME_KINDS, Click, PointKind, clicks_ma
 from datamodules.clicks.rules import ClickRule
 
 SIGNS = {
-    PointKind.POSITIVE: "+", PointKind.NEGATIVE: "-", PointKind.INSIDE: "i", PointKind.OUTSIDE: "o",
+    PointKind.POSITIVE: "+",
+    PointKind.NEGATIVE: "-",
+    PointKind.INSIDE: "i",
+    PointKind.OUTSIDE: "o",
     **dict.fromkeys(EXTREME_KINDS, "e"),
-}  # fmt: skip
+}
 
 
 @dataclass

@@ -21,7 +21,7 @@ def load_interactive(node: Node) -> Interactive:
     second: Any = load_model(node.model)
     first_stage = node.parents.get("first_stage")
     if first_stage is None:
-        return second  # type: ignore[no-any-return]
+        return second
     samples = [run.config["data"]["init_args"]["sample"] for run in (first_stage, node)]
     seen, wanted = map(seen_in_evaluation, samples)
     if any(seen.get(key) != wanted.get(key) for key in SEEN):

@@ -108,8 +108,10 @@ class Opening:
     def _refusal(self, unwanted: Sequence[str], missing: Sequence[str]) -> str:
         """One sentence on what the method begins with, and which options to give."""
         options = {
-            "points": "--points" + " x,y" * self.extremes, "inside": "--inside x,y", "box": "--box x0,y0,x1,y1",
-        }  # fmt: skip
+            "points": "--points" + " x,y" * self.extremes,
+            "inside": "--inside x,y",
+            "box": "--box x0,y0,x1,y1",
+        }
         words = {"points": "extreme points", "inside": "an inside point", "box": "a box"}
         begins = " and ".join(self.asked.values()) or "clicks"
         but = f", not {' and '.join(words[name] for name in unwanted)}" if unwanted else ""

@@ -45,8 +45,10 @@ class Predictor:
         box: str = "tight",
         corrections: int | None = None,
     ) -> None:
-        self.model, self.recipe, self.threshold, self.stretch, self.paste = model, recipe, threshold, stretch, paste
-        self.box, self.corrections = box, corrections
+        self.model, self.recipe = model, recipe
+        self.threshold, self.stretch = threshold, stretch
+        self.paste, self.box = paste, box
+        self.corrections = corrections
         self.opening = Opening.of(recipe)
 
     @property
@@ -113,9 +115,17 @@ class Predictor:
         nothing = np.zeros(full, np.uint8)
         views = evaluation_views(image, nothing, nothing, self.recipe, first.box)
         sample = Sample(
-            views.image, views.mask, views.void, first.on_grid(views), np.array(first.kinds, np.int64), views.to_crop,
-            views.crop_box, first.box, full, object_id=0,
-        )  # fmt: skip
+            image=views.image,
+            mask=views.mask,
+            void=views.void,
+            points=first.on_grid(views),
+            point_kinds=np.array(first.kinds, np.int64),
+            to_crop=views.to_crop,
+            crop_box=views.crop_box,
+            box=first.box,
+            image_size=full,
+            object_id=0,
+        )
         return Session(self, collate([sample]), first.xy, start)
 
     def __call__(self, image: NDArray[np.uint8], points: ArrayLike) -> NDArray[np.bool_]:

@@ -16,10 +16,10 @@ from datamodules.index import ObjectIndex
 from datamodules.readers.coco_lists import Categories, Images, column
 from datamodules.readers.json_stream import list_elements
 from experiments.composition.tree import Tree
-from experiments.labelling.rows import Row
+from experiments.labelling.rows import LabelRow
 
 
-def write_labels(file: Path, rows: Iterable[Row], index: ObjectIndex, about: Tree, names: Names) -> None:
+def write_labels(file: Path, rows: Iterable[LabelRow], index: ObjectIndex, about: Tree, names: Names) -> None:
     """labels.json from rows in the order of the index: the file is there when it is complete.
 
     `empty` lists the objects without a mask, which are no annotations.
@@ -33,11 +33,16 @@ def write_labels(file: Path, rows: Iterable[Row], index: ObjectIndex, about: Tre
                 empty.append(row["object_id"])
                 continue
             yield {
-                "id": names.annotation(i), "image_id": names.image(int(index.image[i])),
-                "category_id": names.category(int(index.category[i])), "segmentation": row["segmentation"],
-                "area": row["area"], "bbox": row["bbox"], "iscrowd": 0, "score": row["score"],
+                "id": names.annotation(i),
+                "image_id": names.image(int(index.image[i])),
+                "category_id": names.category(int(index.category[i])),
+                "segmentation": row["segmentation"],
+                "area": row["area"],
+                "bbox": row["bbox"],
+                "iscrowd": 0,
+                "score": row["score"],
                 "object_id": row["object_id"],
-            }  # fmt: skip
+            }
 
     with whole_file(file) as partial, partial.open("w") as out:
         out.write(f'{{"info": {json.dumps(about)}')

@@ -55,7 +55,7 @@ class Labeller(ObjectScorer):
 
     def on_test_start(self) -> None:
         """Open this process' part of the rows."""
-        self._file = opened_part(self.folder, self.global_rank)  # type: ignore[assignment]
+        self._file = opened_part(self.folder, self.global_rank)
         self._labelled, self._begun = 0, time.monotonic()
         self._shown = self._begun
         if self.known and self.trainer.is_global_zero:
@@ -73,7 +73,7 @@ class Labeller(ObjectScorer):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Write the rows of a batch at once; every 15 seconds say how far it is."""
         rows = (dict(zip(self.columns, values)) for values in self.score(batch))
-        self._file.write("".join(f"{json.dumps(row)}\n" for row in rows).encode())  # type: ignore[arg-type]
+        self._file.write("".join(f"{json.dumps(row)}\n" for row in rows).encode())
         self._file.flush()
         self._labelled += len(batch)
         now = time.monotonic()
@@ -112,10 +112,14 @@ class Labeller(ObjectScorer):
             return [position, object_id, None, None, 0, None, iou]
         encoded = coco_mask.encode(mask)
         return [
-            position, object_id, {"size": encoded["size"], "counts": encoded["counts"].decode()},
-            [int(value) for value in coco_mask.toBbox(encoded)], int(coco_mask.area(encoded)),
-            round(float(np.clip(pasted[inside], 0, 1).mean()), 4), iou,
-        ]  # fmt: skip
+            position,
+            object_id,
+            {"size": encoded["size"], "counts": encoded["counts"].decode()},
+            [int(value) for value in coco_mask.toBbox(encoded)],
+            int(coco_mask.area(encoded)),
+            round(float(np.clip(pasted[inside], 0, 1).mean()), 4),
+            iou,
+        ]
 
 
 class Labelling(Kind):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datamodules.sets.boxes import boxes_name
 from experiments.composition.tree import Tree
-from experiments.evaluation.requests import data_set, on_devices
+from experiments.evaluation.requests import on_devices, part_of_data
 from experiments.labelling.boxes import check_boxes
 from experiments.runs.node import Node
 
@@ -29,7 +29,7 @@ def label_node(
     Args:
         first_stage: the training whose masks say where the inside point of the other is.
         data: the data set; `boxes`, in place of it, a COCO file whose images lie in `images` or near it.
-        every, limit: see `data_set`. threshold: of the probability; None for the recipe's.
+        every, limit: see `part_of_data`. threshold: of the probability; None for the recipe's.
     Raises ValueError for boxes that say too little for the method to begin with.
     """
     if images is not None and boxes is None:
@@ -37,7 +37,7 @@ def label_node(
     named = data if boxes is None else boxes_name(boxes, images)
     assert named is not None
     config = copy.deepcopy(training.config)
-    config["evaluation"]["test"] = [data_set(named, every, limit)]
+    config["evaluation"]["test"] = [part_of_data(named, every, limit)]
     if threshold is not None:
         config["evaluation"]["threshold"] = threshold
     stages = {"model": training} | ({} if first_stage is None else {"first_stage": first_stage})

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-Row = dict[str, Any]
+LabelRow = dict[str, Any]
 
 
-def whole_rows(part: Path) -> Iterator[tuple[int, int, Row]]:
+def whole_rows(part: Path) -> Iterator[tuple[int, int, LabelRow]]:
     """(where it begins, where it ends, row) of each line up to the first that is not whole."""
     with part.open("rb") as file:
         start = 0
@@ -75,7 +75,7 @@ class Places:
         """Whether there is a row, by position."""
         return self.part >= 0
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[LabelRow]:
         """All rows in the order of the objects, one at a time. Raises RuntimeError when one is missing."""
         if missing := int(np.count_nonzero(~self.done)):
             raise RuntimeError(f"{missing} of {len(self.part)} objects have no row; run the same command again")
@@ -116,7 +116,7 @@ class Summary:
     ious: float = 0.0
     compared: int = 0
 
-    def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def watch(self, rows: Iterable[LabelRow]) -> Iterator[LabelRow]:
         """The same rows, counted."""
         for row in rows:
             self.objects += 1

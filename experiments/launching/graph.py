@@ -6,23 +6,15 @@ from collections.abc import Sequence
 
 from experiments.launching.launchers import launcher
 from experiments.launching.local import Failed, InProcess
-from experiments.reproduction.plan import Conditions
 from experiments.reproduction.planned import PlannedCell
 from experiments.reproduction.tables import Table
 from experiments.runs.folder import runs_root
 from experiments.runs.node import in_order
+from experiments.runs.older import older_runs
 
 
-def reproduce(
-    table: Table, conditions: Conditions, seeds: Sequence[int], rows: Sequence[int], devices: int, launch_by: str
-) -> tuple[list[PlannedCell], bool]:
-    """Make all runs of a table's own rows. Returns the cells and whether everything that could run did."""
-    wanted = [label for number, label in enumerate((row.label for row in table.rows), 1) if not rows or number in rows]
-    cells = [
-        PlannedCell(table, row.label, column.name, conditions, seeds)
-        for row, column in table.to_measure
-        if column.name in row.cells and row.label in wanted
-    ]
+def make_runs(table: Table, cells: Sequence[PlannedCell], devices: int, launch_by: str) -> bool:
+    """Make all runs of these cells, which learn what failed or waits. Returns whether everything that could run did."""
     titles: dict[str, str] = {}
     for cell in cells:
         for node in cell.nodes:
@@ -31,6 +23,11 @@ def reproduce(
     nodes = in_order([node for cell in cells for node in cell.nodes])
     todo = [node for node in nodes if node.folder.record is None]
     print(f"{table.id}: {len(nodes)} runs, {len(nodes) - len(todo)} done, {len(todo)} to make", flush=True)
+    if todo and (older := older_runs(runs_root())):
+        print(
+            f"  {older} runs in {runs_root()} were made by an older version of the suite (see CHANGELOG.md): no row of "
+            "today uses them; `evaluate`, `predict` and `compare` still read them"
+        )
     with_launcher = launcher(launch_by, devices) if todo else InProcess()
     failed: dict[str, str] = {}
     waiting: dict[str, str] = {}
@@ -56,4 +53,4 @@ def reproduce(
             f"{len(waiting)} jobs are queued or running: `squeue --me` shows them, their output is in "
             f"{runs_root() / 'jobs'}; the same command writes the report when they are done"
         )
-    return cells, not failed
+    return not failed

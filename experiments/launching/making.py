@@ -34,10 +34,16 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
             assert made is not None
             data = {"data": node.reads, "manifest": node.manifest} if node.reads else {}
             folder.finish(
-                run=node.hash, kind=node.kind, metrics=dict(made.metrics), seed=node.config["seed"],
-                seconds=time.perf_counter() - started, parents=node.parent_hashes,
-                behaviour=behaviour_of(node.config), **data, **made.facts,
-            )  # fmt: skip
+                run=node.hash,
+                kind=node.kind,
+                metrics=dict(made.metrics),
+                seed=node.config["seed"],
+                seconds=time.perf_counter() - started,
+                parents=node.parent_hashes,
+                behaviour=behaviour_of(node.config),
+                **data,
+                **made.facts,
+            )
             kind.tidy(folder)
         if torch.distributed.is_initialized():  # from here on every process of the group finds the record
             torch.distributed.barrier()

@@ -21,8 +21,18 @@ from experiments.reproduction.tables import Table, load_table
 from experiments.runs.records import Records
 
 CHECKED = (
-    "unit", "published", "state", "measured", "std", "n_objects", "difference", "seconds", "parts", "same_as", "never",
-)  # fmt: skip
+    "unit",
+    "published",
+    "state",
+    "measured",
+    "std",
+    "n_objects",
+    "difference",
+    "seconds",
+    "parts",
+    "same_as",
+    "never",
+)
 
 
 def check_report(report: Path, runs: Path) -> list[str]:

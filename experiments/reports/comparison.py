@@ -31,7 +31,7 @@ class Clicked:
 
     Args:
         name: what the report calls the run. data: the data set. evaluation: the run that holds the rows.
-        object_id, area, first: (N,); `first` counts the clicks of the first mask, at least 1.
+        object_id, area, first_clicks: (N,); the latter counts the clicks of the first mask, at least 1.
         curve: (N, T) IoU after 1, 2, ..., T clicks.
         clicks: (N,) as the rows hold them, `x,y,+ x,y,- ...`.
         titles: (N,) an object in words.
@@ -42,7 +42,7 @@ class Clicked:
     evaluation: str
     object_id: NDArray[np.int64]
     area: NDArray[np.int64]
-    first: NDArray[np.int64]
+    first_clicks: NDArray[np.int64]
     curve: NDArray[np.float64]
     clicks: tuple[str, ...] = ()
     titles: tuple[str, ...] = ()
@@ -57,11 +57,16 @@ class Clicked:
             return np.array([int(row[column]) for row in found], np.int64)
 
         return cls(
-            name, data, evaluation, whole("object_id"), whole("area"), np.maximum(whole("first"), 1),
-            np.array([[float(row[f"iou_{t}"]) for t in range(1, most + 1)] for row in found]),
-            tuple(row["clicks"] for row in found),
-            tuple(" ".join(filter(None, (row["image"], row["category"], row["native_id"]))) for row in found),
-        )  # fmt: skip
+            name=name,
+            data=data,
+            evaluation=evaluation,
+            object_id=whole("object_id"),
+            area=whole("area"),
+            first_clicks=np.maximum(whole("first"), 1),
+            curve=np.array([[float(row[f"iou_{t}"]) for t in range(1, most + 1)] for row in found]),
+            clicks=tuple(row["clicks"] for row in found),
+            titles=tuple(" ".join(filter(None, (row["image"], row["category"], row["native_id"]))) for row in found),
+        )
 
     @property
     def most(self) -> int:
@@ -74,11 +79,11 @@ class Clicked:
 
     def at_first(self) -> NDArray[np.float64]:
         """(N,) IoU in per cent of the first mask."""
-        return 100 * np.take_along_axis(self.curve, self.first[:, None] - 1, 1)[:, 0]
+        return 100 * np.take_along_axis(self.curve, self.first_clicks[:, None] - 1, 1)[:, 0]
 
     def means(self) -> dict[int, float]:
         """Mean IoU in per cent by number of clicks, from the first mask on."""
-        return {t: float(self.after(t).mean()) for t in range(int(self.first.min()), self.most + 1)}
+        return {t: float(self.after(t).mean()) for t in range(int(self.first_clicks.min()), self.most + 1)}
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def thirds(area: NDArray) -> list[NDArray[np.int64]]:
 
 def common_clicks(found: Sequence[Clicked]) -> int:
     """The fewest clicks after which every run has a mask of every object: where they are compared click for click."""
-    return max(int(clicked.first.max()) for clicked in found)
+    return max(int(clicked.first_clicks.max()) for clicked in found)
 
 
 def spread(found: Sequence[Clicked], count: int, clicks: int) -> list[int]:
@@ -163,7 +168,7 @@ def _summary(found: Sequence[Clicked]) -> Grid:
                 f"{int(failures(clicked.curve, target, clicked.most).sum()):,}",
             )
         ]
-        low, high = int(clicked.first.min()), int(clicked.first.max())
+        low, high = int(clicked.first_clicks.min()), int(clicked.first_clicks.max())
         first = f"{low}" if low == high else f"{low} to {high}"
         shown = (f"{len(clicked.curve):,}", first, f"{clicked.at_first().mean():.2f}", *reached)
         lines.append((clicked.name, clicked.data, *shown))

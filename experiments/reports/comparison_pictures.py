@@ -49,7 +49,9 @@ class Timed:
         return found
 
 
-def pictures_of(runs: Sequence[Run], count: int, folder: Path, home: Path) -> tuple[list[Picture], dict[str, Seconds]]:
+def compared_pictures(
+    runs: Sequence[Run], count: int, folder: Path, home: Path
+) -> tuple[list[Picture], dict[str, Seconds]]:
     """Curves and, for some objects, every run's mask after as many clicks; and what a look of each network costs.
 
     The masks are made again from the clicks that the rows hold; the files go into `home`, below the report's `folder`.

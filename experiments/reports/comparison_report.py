@@ -18,7 +18,7 @@ from datamodules.words import name_of
 from experiments.console import DASH, Grid, duration
 from experiments.evaluation.settings import MaskSettings, read_settings
 from experiments.reports.comparison import Run, Seconds, by_data, measured_grids, times_grid
-from experiments.reports.comparison_pictures import pictures_of
+from experiments.reports.comparison_pictures import compared_pictures
 from experiments.reports.pages import html_document, html_grid, html_pictures, markdown_grid, markdown_pictures
 from experiments.runs.files import write_atomically
 from experiments.runs.folder import RunFolder
@@ -84,7 +84,7 @@ def _sha256(path: Path) -> str:
 def write(runs: Sequence[Run], options: argparse.Namespace) -> Path:
     """The report's three files and its pictures; returns the Markdown."""
     folder: Path = options.out
-    pictures, seconds = pictures_of(runs, options.objects, folder, folder / "compare")
+    pictures, seconds = compared_pictures(runs, options.objects, folder, folder / "compare")
     grids = grids_of(runs, seconds)
     profiles = ", ".join(dict.fromkeys(str(run.training.config["profile"]) for run in runs))
     where = ", ".join(runs[0].evaluations)
@@ -96,22 +96,31 @@ def write(runs: Sequence[Run], options: argparse.Namespace) -> Path:
     spent = sum(float(json.loads(path.read_text()).get("seconds", 0.0)) for path in records)
     cost = f"Trainings and evaluations of this comparison: {duration(spent)} of computing."
     tree = {
-        "kind": COMPARISON, "banner": banner, "clicks": options.clicks, "rule": options.rule,
+        "kind": COMPARISON,
+        "banner": banner,
+        "clicks": options.clicks,
+        "rule": options.rule,
         "runs": [
-            {"name": run.name, "folder": str(run.training.folder.path.resolve()),
-             "evaluations": {data: str(node.folder.path.resolve()) for data, node in run.evaluations.items()}}
+            {
+                "name": run.name,
+                "folder": str(run.training.folder.path.resolve()),
+                "evaluations": {data: str(node.folder.path.resolve()) for data, node in run.evaluations.items()},
+            }
             for run in runs
         ],
-        "seconds": seconds, "grids": as_lists(grids),
+        "seconds": seconds,
+        "grids": as_lists(grids),
         "pictures": [{**asdict(picture), "path": picture.path.as_posix()} for picture in pictures],
         "records": {str(path.resolve()): _sha256(path) for path in records},
-    }  # fmt: skip
+    }
     title = "Runs compared click for click"
     first, *others = grids
     text = [f"# {title}", where, f"**{banner}**", markdown_grid(first), *markdown_pictures(pictures)]
     text += [*map(markdown_grid, others), "## Cost", cost]
     body = html_grid(first) + f"<h2>Pictures</h2>{html_pictures(pictures, folder)}" + "".join(map(html_grid, others))
-    html = html_document(title, title, escape(where), profiles, banner, body, cost)
+    html = html_document(
+        title, heading=title, over=escape(where), profile=profiles, must_know=banner, body=body, cost=cost
+    )
     write_atomically(folder / "compare.md", "\n\n".join(text) + "\n")
     write_atomically(folder / "compare.html", html)
     write_atomically(folder / "compare.json", json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
@@ -120,7 +129,7 @@ def write(runs: Sequence[Run], options: argparse.Namespace) -> Path:
 
 def as_lists(grids: Sequence[Grid]) -> list[dict[str, Any]]:
     """Grids as JSON holds them."""
-    return json.loads(json.dumps([asdict(grid) for grid in grids]))  # type: ignore[no-any-return]
+    return json.loads(json.dumps([asdict(grid) for grid in grids]))
 
 
 def runs_of(tree: Mapping[str, Any]) -> list[Run]:

@@ -96,8 +96,19 @@ def from_tree(tree: dict[str, Any], table: Table, runs_root: Path) -> TableResul
     cells = tuple(_cell(cell) for cell in tree["cells"])
     choices = {row: [Choice(**choice) for choice in found] for row, found in tree["choices"].items()}
     pictures = tuple(Picture(p["caption"], Path(p["path"]), p["row"]) for p in tree["pictures"])
-    return TableResult(table, tree["profile"], cells, Records(runs_root), tuple(tree["seeds"]), tree["started"],
-                       tree["finished"], tree["environment"], tree["reduction"], choices, pictures)  # fmt: skip
+    return TableResult(
+        table=table,
+        profile=tree["profile"],
+        cells=cells,
+        records=Records(runs_root),
+        seeds=tuple(tree["seeds"]),
+        started=tree["started"],
+        finished=tree["finished"],
+        environment=tree["environment"],
+        reduction=tree["reduction"],
+        choices=choices,
+        pictures=pictures,
+    )
 
 
 def _cell(tree: dict[str, Any]) -> Cell:

@@ -53,18 +53,28 @@ def html_page(result: TableResult, pictures: Sequence[Picture], folder: Path) ->
         [escape(table.id), f"<code>make reproduce-table-{table.number}</code>", escape(where)]
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    body = "".join([
-        html_grid(first),
-        f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
-        f"<h2>Pictures</h2>{shown}" if shown else "",
-        *(html_grid(grid) for grid in others),
-    ])  # fmt: skip
+    body = "".join(
+        [
+            html_grid(first),
+            f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
+            f"<h2>Pictures</h2>{shown}" if shown else "",
+            *(html_grid(grid, small=True) for grid in others),
+        ]
+    )
     title = f"{table.id}: {table.title} ({result.profile})"
-    return html_document(title, table.title, over, result.profile, banner(result), body, cost(result))
+    return html_document(
+        title,
+        heading=table.title,
+        over=over,
+        profile=result.profile,
+        must_know=banner(result),
+        body=body,
+        cost=cost(result),
+    )
 
 
-def html_document(title: str, heading: str, over: str, profile: str, first: str, body: str, last: str) -> str:
-    """A whole page: `first` is what a reader must know, `last` what it cost; `over` and `body` are HTML."""
+def html_document(title: str, *, heading: str, over: str, profile: str, must_know: str, body: str, cost: str) -> str:
+    """A whole page: what a reader must know first, what it cost last; `over` and `body` are HTML."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -76,9 +86,9 @@ def html_document(title: str, heading: str, over: str, profile: str, first: str,
 <body><main>
 <div class="over">{over}</div>
 <h1>{escape(heading)}</h1>
-<div class="banner {escape(profile)}">{escape(first)}</div>
+<div class="banner {escape(profile)}">{escape(must_know)}</div>
 {body}
-<footer>{escape(last)}</footer>
+<footer>{escape(cost)}</footer>
 </main></body>
 </html>
 """

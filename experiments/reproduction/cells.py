@@ -95,9 +95,18 @@ def judge(published: Value, measured: Value, std: float | None, unit: str, profi
 
 
 def measure(
-    table: Table, row: str, column: str, runs: Sequence[str], records: Records, profile: str, *,
-    before_runs: Sequence[str] = (), metric: str = "", scale: float | None = None, reason: str = "",
-) -> Cell:  # fmt: skip
+    table: Table,
+    row: str,
+    column: str,
+    runs: Sequence[str],
+    records: Records,
+    profile: str,
+    *,
+    before_runs: Sequence[str] = (),
+    metric: str = "",
+    scale: float | None = None,
+    reason: str = "",
+) -> Cell:
     """The cell of these evaluations, one per seed, computed from their records.
 
     Args:
@@ -174,15 +183,33 @@ def not_run(table: Table, row: str, column: str, reason: str) -> Cell:
 
 
 def table_result(
-    table: Table, profile: str, cells: Iterable[Cell], runs_root: Path, *, seeds: Sequence[int], started: str,
-    finished: str, environment: str, reduction: str = "", choices: Mapping[str, Sequence[Choice]] | None = None,
+    table: Table,
+    profile: str,
+    cells: Iterable[Cell],
+    runs_root: Path,
+    *,
+    seeds: Sequence[int],
+    started: str,
+    finished: str,
+    environment: str,
+    reduction: str = "",
+    choices: Mapping[str, Sequence[Choice]] | None = None,
     pictures: Sequence[Picture] = (),
-) -> TableResult:  # fmt: skip
+) -> TableResult:
     """The result of a table: quoted cells are added, missing ones are named, equal runs are marked."""
     return TableResult(
-        table, profile, complete(table, cells), Records(Path(runs_root)), tuple(seeds), started, finished, environment,
-        reduction, dict(choices or {}), tuple(pictures),
-    )  # fmt: skip
+        table=table,
+        profile=profile,
+        cells=complete(table, cells),
+        records=Records(Path(runs_root)),
+        seeds=tuple(seeds),
+        started=started,
+        finished=finished,
+        environment=environment,
+        reduction=reduction,
+        choices=dict(choices or {}),
+        pictures=tuple(pictures),
+    )
 
 
 def complete(table: Table, cells: Iterable[Cell]) -> tuple[Cell, ...]:

@@ -114,9 +114,12 @@ def row_values(spec: RunSpec, lists: Sequence[Node | None] = ()) -> dict[str, An
 def compose_row(spec: RunSpec, conditions: Conditions, seed: int, lists: Sequence[Node | None] = ()) -> Tree:
     """The composed tree of a row."""
     tree = compose(
-        spec.recipe, reading=spec.reading, row=row_values(spec, lists), profile=conditions.profile,
+        spec.recipe,
+        reading=spec.reading,
+        row=row_values(spec, lists),
+        profile=conditions.profile,
         overrides=[f"seed={seed}", *conditions.overrides],
-    )  # fmt: skip
+    )
     return continued(tree) if spec.start else tree
 
 

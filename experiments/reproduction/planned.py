@@ -44,9 +44,27 @@ class PlannedCell:
             return not_run(table, self.row, self.column, reason)
         notes = filter(None, [older_code(self.nodes), random_start(self.nodes)])
         return measure(
-            table, self.row, self.column, [node.hash for node in self.after], records, profile,
-            before_runs=[node.hash for node in self.before], reason="; ".join(notes),
-        )  # fmt: skip
+            table,
+            self.row,
+            self.column,
+            [node.hash for node in self.after],
+            records,
+            profile,
+            before_runs=[node.hash for node in self.before],
+            reason="; ".join(notes),
+        )
+
+
+def planned_cells(
+    table: Table, conditions: Conditions, seeds: Sequence[int], rows: Sequence[int] = ()
+) -> list[PlannedCell]:
+    """The cells of a table's own rows, or of those of these numbers, counted from 1."""
+    wanted = [label for number, label in enumerate((row.label for row in table.rows), 1) if not rows or number in rows]
+    return [
+        PlannedCell(table, row.label, column.name, conditions, seeds)
+        for row, column in table.to_measure
+        if column.name in row.cells and row.label in wanted
+    ]
 
 
 def older_code(nodes: Sequence[Node]) -> str:

@@ -47,9 +47,13 @@ class FitRequest:
 
         def composed(lists: Sequence[Node | None] = ()) -> Tree:
             return compose(
-                spec.recipe if spec else options.config, dataset=options.dataset, reading=reading,
-                row=row_values(spec, lists) if spec else None, profile=options.profile, overrides=typed,
-            )  # fmt: skip
+                spec.recipe if spec else options.config,
+                dataset=options.dataset,
+                reading=reading,
+                row=row_values(spec, lists) if spec else None,
+                profile=options.profile,
+                overrides=typed,
+            )
 
         config, base = composed(), ALONE
         if spec is not None:

@@ -46,8 +46,12 @@ class RunReader:
         full["differs"] = {key: value for part in parts for key, value in part.get("differs", {}).items()}
         if full.get("protocol") in STUDIES:
             full.setdefault("train", [])
-        check_keys(full, {"recipe", "reading", "train", "test", "protocol", "differs"},
-                    {"metric", "scale", "start", "parents", "first", "over", "released"}, self.where)  # fmt: skip
+        check_keys(
+            full,
+            {"recipe", "reading", "train", "test", "protocol", "differs"},
+            {"metric", "scale", "start", "parents", "first", "over", "released"},
+            self.where,
+        )
         named(full["protocol"], protocol_names(), f"{self.where}: no protocol")
         if full["reading"] not in ("paper", "code"):
             raise ValueError(f"{self.where}: reading is {full['reading']!r}; expected paper or code")
@@ -58,8 +62,8 @@ class RunReader:
         return RunSpec(
             recipe=full["recipe"],
             reading=full["reading"],
-            train=tuple(map(self.data_set, full["train"])),
-            test=self.data_set(full["test"]),
+            train=tuple(map(self.row_data, full["train"])),
+            test=self.row_data(full["test"]),
             protocol=full["protocol"],
             own_metric=full.get("metric", ""),
             own_scale=float(full["scale"]) if "scale" in full else None,
@@ -70,7 +74,7 @@ class RunReader:
             over=over,
         )
 
-    def data_set(self, tree: str | dict[str, Any]) -> RowData:
+    def row_data(self, tree: str | dict[str, Any]) -> RowData:
         if isinstance(tree, str):
             return RowData(tree)
         part = {key: value for key, value in tree.items() if key not in ("name", *BUILDS_ON)}

@@ -122,8 +122,12 @@ def read_table(path: Path) -> Table:
     elsewhere = path.parent != FOLDER
     if elsewhere:
         _recipes_beside(tree, path.parent)
-    check_keys(tree, {"number", "id", "paper", "title", "datasets", "metric", "unit", "columns", "rows"},
-                {"units", "quoted_columns", "notes", "recipe", "reading", "run", "columns_run"}, where)  # fmt: skip
+    check_keys(
+        tree,
+        {"number", "id", "paper", "title", "datasets", "metric", "unit", "columns", "rows"},
+        {"units", "quoted_columns", "notes", "recipe", "reading", "run", "columns_run"},
+        where,
+    )
     if broken := [note for note in tree.get("notes", []) if not isinstance(note, str)]:
         raise ValueError(f"{where}: a note is {broken[0]!r}; put one with a colon into quotes")
     if tree["id"] != path.stem:
@@ -162,8 +166,12 @@ def _recipes_beside(tree: dict[str, Any], folder: Path) -> None:
 
 def _row(tree: dict[str, Any], table: dict[str, Any], columns: tuple[Column, ...], where: str) -> Row:
     where = f"{where}, row {tree.get('label', '?')!r}"
-    check_keys(tree, {"label", "own", "published", "source"},
-                {"note", "published_std", "setting", "run", "cells", "recipe", "reading"}, where)  # fmt: skip
+    check_keys(
+        tree,
+        {"label", "own", "published", "source"},
+        {"note", "published_std", "setting", "run", "cells", "recipe", "reading"},
+        where,
+    )
     names = [column.name for column in columns]
     for name in [*tree["published"], *tree.get("published_std", {}), *tree.get("cells", {})]:
         named(name, names, f"{where}: no column")
@@ -174,5 +182,13 @@ def _row(tree: dict[str, Any], table: dict[str, Any], columns: tuple[Column, ...
         named(name, needed, f"{where}: no measured column")
     measured = [name for name in needed if "run" in tree or name in tree.get("cells", {})]
     cells = {name: RunReader(table, needed, where).cell(tree, name) for name in measured}
-    return Row(tree["label"], tree["own"], tree["published"], tree["source"], tree.get("note", ""),
-               tree.get("published_std", {}), tree.get("setting", {}), cells)  # fmt: skip
+    return Row(
+        label=tree["label"],
+        own=tree["own"],
+        published=tree["published"],
+        source=tree["source"],
+        note=tree.get("note", ""),
+        published_std=tree.get("published_std", {}),
+        setting=tree.get("setting", {}),
+        cells=cells,
+    )

@@ -59,21 +59,21 @@ def behaviour_of(config: Tree) -> int:
 def model_in_training(model: Tree) -> Tree:
     """What of a method's arguments shapes its training; files of first weights by their content."""
     digests = {key: None if path is None else file_digest(path) for key, path in start_files(model).items()}
-    return named(with_starts(model, digests.__getitem__))  # type: ignore[no-any-return]
+    return named(with_starts(model, digests.__getitem__))
 
 
 def model_in_use(model: Tree) -> Tree:
     """What of them shapes the answers of a network whose weights are given."""
     unread = getattr(import_class(model["class_path"]), "training_only", ())
     used = {key: value for key, value in (model.get("init_args") or {}).items() if key not in unread}
-    return named(with_starts({**model, "init_args": used}, lambda key: None))  # type: ignore[no-any-return]
+    return named(with_starts({**model, "init_args": used}, lambda key: None))
 
 
 def data_in_training(data: Tree) -> Tree:
     """What of a DataModule's arguments shapes a training."""
     arguments = data.get("init_args") or {}
     shaping = getattr(import_class(data["class_path"]), "shapes_training", None)
-    return named(without(arguments, ASIDE) if shaping is None else shaping(arguments))  # type: ignore[no-any-return]
+    return named(without(arguments, ASIDE) if shaping is None else shaping(arguments))
 
 
 def data_in_evaluation(data: Tree) -> Tree:

@@ -62,9 +62,13 @@ class StepCheckpoint(ModelCheckpoint):
 def checkpoints(folder: Path, minutes: float) -> ModelCheckpoint:
     """`last.ckpt` in `folder`, written anew every few minutes: what a killed run continues from."""
     return StepCheckpoint(
-        folder, filename="last", save_top_k=1, monitor=None, enable_version_counter=False,
+        folder,
+        filename="last",
+        save_top_k=1,
+        monitor=None,
+        enable_version_counter=False,
         train_time_interval=timedelta(minutes=minutes),
-    )  # fmt: skip
+    )
 
 
 class Progress(Callback):

@@ -75,7 +75,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
         trainer: Trainer = cli.trainer
         take_parents(node, cli.model)
         if config["channels_last"]:
-            cli.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            cli.model.to(memory_format=torch.channels_last)
         if last.exists() and trainer.is_global_zero:
             print(f"  {title}: continuing from {last}", flush=True)
         try:

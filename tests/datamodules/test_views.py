@@ -229,9 +229,16 @@ def test_a_whole_image_is_evaluated_whatever_was_trained_on():
 def test_what_a_sample_leaves_out_counts_as_its_default(seen):
     points = {"class_path": "datamodules.clicks.extreme.ExtremePoints", "init_args": {}}
     given = {
-        "size": 512, "relax": 50, "view": "crop", "test_view": "same", "scale": [0.75, 1.25], "train_points": points,
-        "test_points": points, "extras": [], "masks": "hard",
-    }  # fmt: skip
+        "size": 512,
+        "relax": 50,
+        "view": "crop",
+        "test_view": "same",
+        "scale": [0.75, 1.25],
+        "train_points": points,
+        "test_points": points,
+        "extras": [],
+        "masks": "hard",
+    }
     assert seen({}) == seen(given)
     json.dumps(seen({}))
 

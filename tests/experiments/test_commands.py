@@ -137,8 +137,10 @@ def test_a_typed_value_makes_a_table_a_changed_one_and_a_machine_does_not():
     assert reproduce.changed_values(["evaluation.batch_size=2"]) == []
     typed = ["--trainer.max_epochs=3", "evaluation.threshold=0.45", "model.optimizer.lr=1e-3"]
     assert reproduce.changed_values(typed) == [
-        "trainer.max_epochs=3", "evaluation.threshold=0.45", "model.optimizer.lr=0.001",
-    ]  # fmt: skip
+        "trainer.max_epochs=3",
+        "evaluation.threshold=0.45",
+        "model.optimizer.lr=0.001",
+    ]
     assert reproduce.changed_values(["evaluation.test=[berkeley]"]) == ["evaluation.test=['berkeley']"]
 
 

@@ -60,16 +60,20 @@ def test_a_method_is_measured_from_its_first_mask_on():
     assert curves.lines[0][2:] == (DASH, "45.00", "70.00", "80.00")
     assert curves.lines[1][2:] == ("20.00", "40.00", "60.00", "80.00")
     assert [line[2:4] for line in differences.lines] == [
-        ("the first mask", "-50.00"), ("3 clicks", "-10.00"), ("4 clicks", "+0.00")
-    ]  # fmt: skip
+        ("the first mask", "-50.00"),
+        ("3 clicks", "-10.00"),
+        ("4 clicks", "+0.00"),
+    ]
     assert differences.lines[2][5:] == ("50.0 %", "50.0 %")
     assert [line[4:] for line in sizes.lines] == [("50.00", "60.00"), ("90.00", "60.00")]
 
 
 def test_a_run_alone_has_nothing_to_differ_from():
     assert [grid.title for grid in measured_grids([clicked([[0.5]])])] == [
-        "Runs and data sets", "IoU after k clicks", "IoU by object size"
-    ]  # fmt: skip
+        "Runs and data sets",
+        "IoU after k clicks",
+        "IoU by object size",
+    ]
 
 
 def test_every_object_is_in_one_third_and_the_largest_in_the_last():
@@ -155,8 +159,11 @@ def test_the_report_says_what_the_rows_say(here, runs, monkeypatch):
     file = here / "reports" / "compare" / "compare.json"
     assert check_report(file, here / "runs") == []
     number = curves["itis", "pascal/val (limit 6)"][5]
-    for path, complaint in ((file, "not those of the runs' rows"), (file.with_suffix(".md"), "prints '99.99'"),
-                            (file.with_suffix(".html"), "prints '99.99'")):  # fmt: skip
+    for path, complaint in (
+        (file, "not those of the runs' rows"),
+        (file.with_suffix(".md"), "prints '99.99'"),
+        (file.with_suffix(".html"), "prints '99.99'"),
+    ):
         true = path.read_text()
         path.write_text(true.replace(number, "99.99"))
         assert any(complaint in found for found in check_report(file, here / "runs"))

@@ -1,7 +1,4 @@
-"""A method, a data class and a protocol that the suite has never heard of go all the way, from classes in this file.
-
-Several objects on whole images, no points, a frozen parent in role `extractor`, rows that are not one per object.
-"""
+"""A method, a data class and a protocol that the suite has never heard of go all the way, from classes in this file."""
 
 import json
 
@@ -23,9 +20,7 @@ from experiments.runs.models import load_model
 
 
 class Features(nn.Sequential):
-    """Images (B, 3, 16, 16) of 0..255 -> (B, 4)."""
-
-    def __init__(self):
+    def __init__(self):  # images (B, 3, 16, 16) of 0..255 -> (B, 4)
         super().__init__(nn.Flatten(), nn.BatchNorm1d(3 * 16 * 16, affine=False), nn.Linear(3 * 16 * 16, 4))
 
 
@@ -130,15 +125,14 @@ def test_a_method_without_points_goes_from_fit_to_a_checked_report(here, monkeyp
     linear = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 4, "out_features": 1}}
     parts = {"Brightness": {"network": features}, "Counter": {"network": linear, "extractor": features}}
     for method, given in parts.items():
-        values = {"method": method, "here": __name__, "parts": json.dumps(given)}
-        (here / f"{method}.yaml").write_text(RECIPE % values)
+        (here / f"{method}.yaml").write_text(RECIPE % {"method": method, "here": __name__, "parts": json.dumps(given)})
     (here / "counting.yaml").write_text(TABLE)
 
     (extractor,) = fit.run(["--config=Brightness.yaml", "--no-test"])
     (counted,) = fit.run(["--config=Counter.yaml", "--parent", f"extractor={extractor['run']}"])
-    first, second = find_run(extractor["run"]), find_run(counted["parents"]["model"])
-    assert second.record["parents"] == {"extractor": extractor["run"]}
-    given, kept = (torch.load(run.path / "weights.pt") for run in (first, second))
+    runs = find_run(extractor["run"]), find_run(counted["parents"]["model"])
+    assert runs[1].record["parents"] == {"extractor": extractor["run"]}
+    given, kept = (torch.load(run.path / "weights.pt") for run in runs)
     assert all(torch.equal(given[f"network.{name}"], kept[f"extractor.{name}"]) for name in Features().state_dict())
     assert 0 < counted["metrics"]["images"] < counted["metrics"]["n"]
     evaluate.main(["--run", counted["run"], "--data", "pascal/val"])

@@ -21,10 +21,27 @@ from tests.experiments.tiny import CHANGED, SHRUNK, report_of
 
 # Tables whose rows are made like those of the others; a table that is added later runs unless it stands here, too.
 LIKE_OTHERS = {
-    "click-peers", "dextr-5", "fairs-2", "fairs-3", "fairs-3points", "fairs-4", "fairs-5", "fairs-6", "fairs-fig3d",
-    "fairs-sfg-in-dextr", "iog-1", "iog-2", "iog-5", "iog-6", "itis-1-left", "itis-1-right", "itis-fig3a",
-    "itis-fig3b", "itis-fig4", "itis-fig5",
-}  # fmt: skip
+    "click-peers",
+    "dextr-5",
+    "fairs-2",
+    "fairs-3",
+    "fairs-3points",
+    "fairs-4",
+    "fairs-5",
+    "fairs-6",
+    "fairs-fig3d",
+    "fairs-sfg-in-dextr",
+    "iog-1",
+    "iog-2",
+    "iog-5",
+    "iog-6",
+    "itis-1-left",
+    "itis-1-right",
+    "itis-fig3a",
+    "itis-fig3b",
+    "itis-fig4",
+    "itis-fig5",
+}
 # How long is trained, from what and with how many at a time.
 OF_THE_PROFILE = ("trainer.", "model.network.pretrained", "data.batch_size")
 PROFILES = Path(reproduce.__file__).parent / "configs" / "profiles"

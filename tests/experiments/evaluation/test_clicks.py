@@ -93,13 +93,19 @@ def whole_image(*masks, void=None, scale=1.0):
         box = np.array([0, 0, width - 1, height - 1])
         samples.append(
             Sample(
-                image=np.zeros((*size, 3), np.uint8), mask=geometry.resize(mask, size, "nearest"),
-                void=np.zeros(size, np.uint8), points=np.zeros((0, 2), np.float32),
-                point_kinds=np.zeros(0, np.int64), to_crop=geometry.box_to_grid(box, size), crop_box=box,
-                box=tight_box(mask) if mask.any() else box, image_size=mask.shape, object_id=number,
+                image=np.zeros((*size, 3), np.uint8),
+                mask=geometry.resize(mask, size, "nearest"),
+                void=np.zeros(size, np.uint8),
+                points=np.zeros((0, 2), np.float32),
+                point_kinds=np.zeros(0, np.int64),
+                to_crop=geometry.box_to_grid(box, size),
+                crop_box=box,
+                box=tight_box(mask) if mask.any() else box,
+                image_size=mask.shape,
+                object_id=number,
                 rle=FullMask(coco_mask.encode(np.asfortranarray(mask)), void),
             )
-        )  # fmt: skip
+        )
     return collate(samples)
 
 
@@ -311,9 +317,11 @@ def test_a_crop_is_pasted_as_object_iou_does_it():
     crop = geometry.resize(geometry.crop(probability, crop_box), (32, 32), "linear")
     logits = torch.logit(torch.from_numpy(crop).clamp(1e-4, 1 - 1e-4))[None, None]
     batch = replace(
-        whole_image(mask), image=torch.zeros(1, 3, 32, 32), crop_box=torch.from_numpy(crop_box)[None],
+        whole_image(mask),
+        image=torch.zeros(1, 3, 32, 32),
+        crop_box=torch.from_numpy(crop_box)[None],
         box=torch.from_numpy(box)[None],
-    )  # fmt: skip
+    )
     paste = Paste(0.3, box="tight")
     (pasted,) = paste.masks(logits, logits > paste.logit, batch, [mask.shape])
     expected = geometry.paste(torch.sigmoid(logits)[0, 0].numpy(), crop_box, mask.shape, box) > 0.3
@@ -351,10 +359,18 @@ def test_three_clicks_give_iog_its_five_points_since_two_corners_follow_from_the
     assert len(user.clicks) == 6
 
 
-@pytest.mark.parametrize(("kinds", "clicks"), [
-    ([INSIDE, *[OUTSIDE] * 4], 3), ([*[OUTSIDE] * 4], 2), ([OUTSIDE] * 2, 2), ([OUTSIDE], 1), ([*EXTREME_KINDS], 4),
-    ([], 0), ([INSIDE, *[OUTSIDE] * 4, PointKind.POSITIVE, PointKind.PADDING], 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kinds", "clicks"),
+    [
+        ([INSIDE, *[OUTSIDE] * 4], 3),
+        ([*[OUTSIDE] * 4], 2),
+        ([OUTSIDE] * 2, 2),
+        ([OUTSIDE], 1),
+        ([*EXTREME_KINDS], 4),
+        ([], 0),
+        ([INSIDE, *[OUTSIDE] * 4, PointKind.POSITIVE, PointKind.PADDING], 4),
+    ],
+)
 def test_points_that_follow_from_others_cost_no_click(kinds, clicks):
     assert clicks_made(np.array(kinds, np.int64)) == clicks
 

@@ -182,9 +182,10 @@ def test_a_command_makes_what_a_row_builds_on_first(here, monkeypatch):
     monkeypatch.setattr(Clicks, "describe", lambda *arguments: "")
     fit.run(["--row=dextr-8/5-points-ohem", *SHRUNK])
     assert list(made.values()) == ["train", "evaluate", "select", "train", "evaluate", "select", "evaluate"]
-    assert FitRequest.read(["--row=dextr-8/5-points-ohem", *SHRUNK]).training.hash == evaluation_node(
-        find_spec("dextr-8/5-points-ohem"), CONDITIONS, 0
-    ).model.hash  # fmt: skip
+    assert (
+        FitRequest.read(["--row=dextr-8/5-points-ohem", *SHRUNK]).training.hash
+        == evaluation_node(find_spec("dextr-8/5-points-ohem"), CONDITIONS, 0).model.hash
+    )
 
 
 def test_jobs_wait_for_the_start_and_for_the_list(store, monkeypatch):
@@ -202,8 +203,14 @@ def test_jobs_wait_for_the_start_and_for_the_list(store, monkeypatch):
     for node in in_order([evaluation_node(find_spec("dextr-8/5-points-ohem"), CONDITIONS, 0)]):
         cluster.launch(node, node.kind)
     assert waits == [
-        None, "afterok:1", "afterok:2", "afterok:1:3", "afterok:1", "afterok:5", "afterok:4:6",
-    ]  # fmt: skip
+        None,
+        "afterok:1",
+        "afterok:2",
+        "afterok:1:3",
+        "afterok:1",
+        "afterok:5",
+        "afterok:4:6",
+    ]
 
 
 @pytest.mark.slow

@@ -33,9 +33,15 @@ from tests.experiments.evaluation.test_clicks import Discs, Same, whole_image
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 TINY = [
-    "--config=itis", "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=4",
-    "--data.train=[{name: pascal/train, limit: 8}]", "--trainer.max_steps=2", "--model.network.widths=[8, 8, 16, 16]",
-]  # fmt: skip
+    "--config=itis",
+    "--profile=miniature",
+    "--threads=1",
+    "--data.sample.size=32",
+    "--data.batch_size=4",
+    "--data.train=[{name: pascal/train, limit: 8}]",
+    "--trainer.max_steps=2",
+    "--model.network.widths=[8, 8, 16, 16]",
+]
 
 
 class Nearby(nn.Module):
@@ -156,7 +162,7 @@ def test_a_network_with_a_mask_channel_starts_from_a_mask():
         (lambda p: Predictor(p.model, SampleRecipe(), 0.5).session(IMAGE), "four extreme points; give --points x,y x"),
         (lambda p: Predictor(p.model, SampleRecipe(test_points=NoPoints()), 0.5).session(IMAGE), "whole images"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_clicked_is_refused_in_one_sentence(asked, sentence):
     with pytest.raises(ValueError, match=sentence):
         asked(painter())
@@ -327,7 +333,7 @@ EXTREME = [(30, 30), (40, 20), (53, 30), (40, 43)]
         (lambda: dextr(corrections=1).session(IMAGE, points=EXTREME).click_all(EXTREME), "at most 1 more.*got 4"),
         (lambda: dextr().session(IMAGE, np.ones((60, 80)), points=EXTREME), "no mask channel"),
     ],
-)  # fmt: skip
+)
 def test_what_the_method_does_not_begin_with_is_refused_by_the_option_s_name(asked, sentence):
     with pytest.raises(ValueError, match=sentence):
         asked()

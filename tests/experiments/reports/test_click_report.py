@@ -46,8 +46,9 @@ def record(root: Path, run: str, curve: list[float], **metrics: Any) -> str:
 
 
 def result(root: Path, cells, table=ABLATION):
-    return table_result(table, "miniature", cells, root, seeds=(0,), started="today", finished="later",
-                        environment="two cores")  # fmt: skip
+    return table_result(
+        table, "miniature", cells, root, seeds=(0,), started="today", finished="later", environment="two cores"
+    )
 
 
 def cell(root: Path, row: str, runs: list[str], table=ABLATION, column: str = "value"):
@@ -140,11 +141,16 @@ def test_rows_of_several_test_sets_are_named_by_column_and_shared_runs_appear_on
 
 
 @pytest.mark.parametrize("kind", ["markdown", "html"])
-@pytest.mark.parametrize(("old", "new", "where"), [
-    ("70.00", "79.00", "IoU after k clicks"), ("3 of 40", "0 of 40", "Clicks to reach an IoU"),
-    ("4.17", "3.17", "Clicks to reach an IoU"), ("0.0512", "0.0112", "Seconds per click"),
-    ("66.00", "86.00", "IoU achieved by clicks used"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("70.00", "79.00", "IoU after k clicks"),
+        ("3 of 40", "0 of 40", "Clicks to reach an IoU"),
+        ("4.17", "3.17", "Clicks to reach an IoU"),
+        ("0.0512", "0.0112", "Seconds per click"),
+        ("66.00", "86.00", "IoU achieved by clicks used"),
+    ],
+)
 def test_a_hand_edited_number_of_clicks_is_found(tmp_path, kind, old, new, where):
     run = record(tmp_path / "runs", "run", RISING, **{"sweep_clicks@0.6": 1.5, "sweep_iou@0.6": 0.66})
     of = result(tmp_path / "runs", [cell(tmp_path / "runs", ROWS[0], [run])])

@@ -59,8 +59,9 @@ def of(name: str) -> list[str]:
 
 
 def result(runs: Path, cells, profile: str = "miniature", table=CHAIN, **more):
-    return table_result(table, profile, cells, runs, seeds=(0, 1), started="today", finished="later",
-                        environment="two cores", **more)  # fmt: skip
+    return table_result(
+        table, profile, cells, runs, seeds=(0, 1), started="today", finished="later", environment="two cores", **more
+    )
 
 
 def chain(runs: Path, profile: str = "miniature", **more):
@@ -269,11 +270,17 @@ def test_wide_tables_pass_too(runs, tmp_path, table):
 
 
 @pytest.mark.parametrize("kind", ["markdown", "html"])
-@pytest.mark.parametrize(("old", "new", "where"), [
-    ("86.00", "90.40", "Measured"), ("90.5", "86.1", "Published"), ("-4.50", "-0.10", "Difference"),
-    ("reduced profile", "reproduced", "State"),
-    ("2 min of computing", "9 min of computing", "cost"), ("85.00", "89.00", "Threshold sweep"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("86.00", "90.40", "Measured"),
+        ("90.5", "86.1", "Published"),
+        ("-4.50", "-0.10", "Difference"),
+        ("reduced profile", "reproduced", "State"),
+        ("2 min of computing", "9 min of computing", "cost"),
+        ("85.00", "89.00", "Threshold sweep"),
+    ],
+)
 def test_a_hand_edited_page_is_found(runs, tmp_path, kind, old, new, where):
     page = getattr(write_report(chain(runs), tmp_path), kind)
     shown = page.read_text()

@@ -22,10 +22,14 @@ def test_the_ablation_of_iog_takes_one_part_away_at_a_time():
     parts = {label: dict(run.differs.items() - full.items()) for label, run in runs.items()}
     deeper = {"model.network.backbone": "resnet101"}
     assert parts == {
-        "R50, no context": {"model.network.context": False}, "R50, no FineNet": {"model.network.fine": False},
-        "R50, no side losses": {"model.side_weight": 0.0}, "R50, full": {}, "R50, full, 10k": {},
-        "R101, full": deeper, "R101, full, 10k": deeper,
-    }  # fmt: skip
+        "R50, no context": {"model.network.context": False},
+        "R50, no FineNet": {"model.network.fine": False},
+        "R50, no side losses": {"model.side_weight": 0.0},
+        "R50, full": {},
+        "R50, full, 10k": {},
+        "R101, full": deeper,
+        "R101, full, 10k": deeper,
+    }
     trained = [run.train[0].name == "pascal_sbd/train" for run in runs.values()]
     assert trained == ["10k" in label for label in runs]
     assert {run.reading for run in runs.values()} == {"code"}
@@ -41,8 +45,9 @@ def test_a_box_alone_is_the_network_of_the_ablation_that_sees_less():
     assert [run.differs.get("model.guidance", "both") for run in (crop, geo, outside)] == [None, "both", "OutsideMaps"]
     assert two.first_stage == replace(outside_101, first_stage=None)
     assert (two.differs, two.train) == (
-        cell("iog-3", "R101, full, 10k").differs, cell("iog-3", "R101, full, 10k").train
-    )  # fmt: skip
+        cell("iog-3", "R101, full, 10k").differs,
+        cell("iog-3", "R101, full, 10k").train,
+    )
 
 
 @pytest.mark.parametrize(("table", "tuned_on"), [("iog-4", "cityscapes/train"), ("iog-5", "rooftop/train")])
@@ -68,8 +73,12 @@ def test_five_annotators_are_five_evaluations_of_one_training():
 def test_further_clicks_of_iog_differ_in_where_they_enter_and_in_iteration():
     runs = [row.cells["clicks_4"] for row in load_table("iog-fig6-left").rows]
     assert [(run.differs.get("model", "IOG"), run.differs.get("model.network.click_channels", 0)) for run in runs] == [
-        ("IOG", 0), ("IOG", 2), ("IterativeIOG", 0), ("IterativeIOG", 2), ("IterativeIOG", 2)
-    ]  # fmt: skip
+        ("IOG", 0),
+        ("IOG", 2),
+        ("IterativeIOG", 0),
+        ("IterativeIOG", 2),
+        ("IterativeIOG", 2),
+    ]
     assert [run.metric for run in load_table("iog-fig6-left").rows[0].cells.values()] == [
         f"iou_{clicks}" for clicks in range(3, 9)
     ]

@@ -117,8 +117,12 @@ def test_every_row_is_built_at_its_published_size(spec):
 
 def test_the_networks_of_iog_have_the_parameters_of_the_released_ones():
     """Totals of the sheets of the released code, whose CoarseNet has a module of 66,048 that it never calls."""
-    published = {("resnet50", 0): 33_131_978, ("resnet101", 0): 52_124_106, ("resnet50", 2): 34_441_418,
-                 ("resnet101", 2): 53_433_546}  # fmt: skip
+    published = {
+        ("resnet50", 0): 33_131_978,
+        ("resnet101", 0): 52_124_106,
+        ("resnet50", 2): 34_441_418,
+        ("resnet101", 2): 53_433_546,
+    }
     for (backbone, clicks), total in published.items():
         ours = RESNETS[backbone] + 2 * MAP + coarse_to_fine(STAGES[backbone], True, True, clicks)
         assert ours == total - 66_048
@@ -132,8 +136,9 @@ def test_every_row_of_iog_trains_as_published(spec):
     sgd = {"lr": 1e-8, "momentum": 0.9, "weight_decay": 5e-4}
     assert model["optimizer"] == {"class_path": "torch.optim.SGD", "init_args": sgd}
     assert model["loss"] == {
-        "class_path": "lightning_modules.losses.PixelBCE", "init_args": {"reduction": "batch", "use_void": True}
-    }  # fmt: skip
+        "class_path": "lightning_modules.losses.PixelBCE",
+        "init_args": {"reduction": "batch", "use_void": True},
+    }
     coco, refined = "coco2014/train" in str(data["train"]), config["model"]["class_path"].endswith("IterativeIOG")
     assert (config["reading"], model["head_lr_factor"]) in (("code", 10.0), ("paper", 1.0))
     assert (data["batch_size"], data["sample"]["void_band"]) == ((10, 5) if coco else (2 if refined else 5, 0))
@@ -180,8 +185,11 @@ def test_every_row_of_itis_trains_as_the_released_code_does(spec):
         assert model["iteration"]["init_args"]["masks"] == (model["mask_channel"] is not None)
         assert model["iteration"]["init_args"]["reset_probability"] == 0.3
     assert data["sample"]["train_points"]["init_args"] == {
-        "ring": 40, "margin": 5, "step": 20, "centre_probability": 0.3
-    }  # fmt: skip
+        "ring": 40,
+        "margin": 5,
+        "step": 20,
+        "centre_probability": 0.3,
+    }
 
 
 def step_of(row, drawn, objects):
@@ -208,10 +216,15 @@ def step_of(row, drawn, objects):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("row", "objects"), [
-    ("dextr-4/extreme-points", 2), ("dextr-4/psp", 2), ("dextr-4/deeplab-v2-on-boxes", 1),
-    ("dextr-3/region-based-resnet-101-c4", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "objects"),
+    [
+        ("dextr-4/extreme-points", 2),
+        ("dextr-4/psp", 2),
+        ("dextr-4/deeplab-v2-on-boxes", 1),
+        ("dextr-3/region-based-resnet-101-c4", 1),
+    ],
+)
 def test_each_network_makes_a_true_step_at_its_published_size(drawn, row, objects):
     logged, pixels = step_of(row, drawn, objects)
     # With logits near 0 the balanced loss is 2 ln2 N+N-/N per object: at most half of ln2 per pixel.
@@ -219,10 +232,17 @@ def test_each_network_makes_a_true_step_at_its_published_size(drawn, row, object
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("row", "outputs"), [
-    ("iog-3/r101-full", 5), ("iog-3/r50-no-context", 5), ("iog-3/r50-no-finenet", 4), ("iog-fig6-left/late-iter", 6),
-    ("iog-fig6-right/iog-coarse-to-fine", 5), ("iog-fig6-right/vanilla-iog-deeplabv3", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "outputs"),
+    [
+        ("iog-3/r101-full", 5),
+        ("iog-3/r50-no-context", 5),
+        ("iog-3/r50-no-finenet", 4),
+        ("iog-fig6-left/late-iter", 6),
+        ("iog-fig6-right/iog-coarse-to-fine", 5),
+        ("iog-fig6-right/vanilla-iog-deeplabv3", 1),
+    ],
+)
 def test_each_network_of_iog_makes_a_true_step_at_its_published_size(drawn, row, outputs):
     logged, pixels = step_of(row, drawn, objects=2)
     # A sum over pixels of ln2 where logits are near 0, of 0.8 where batch norm has given them a deviation of 1.
@@ -251,10 +271,17 @@ def test_itis_makes_a_true_step_at_its_published_size(drawn):
 @pytest.mark.slow
 def test_a_published_recipe_goes_all_the_way_by_command(store, drawn):
     """From the command line through the loader to the record, once: the rows above differ in their networks alone."""
-    (record,) = fit.run([
-        "--row=itis-fig5/gaussian-iterative-mask", "--no-test", "--trainer.max_steps=1", "--trainer.accelerator=cpu",
-        "--data.workers=0", "--data.batch_size=2", f"--data.root={drawn / 'miniature' / '0'}",
-    ])  # fmt: skip
+    (record,) = fit.run(
+        [
+            "--row=itis-fig5/gaussian-iterative-mask",
+            "--no-test",
+            "--trainer.max_steps=1",
+            "--trainer.accelerator=cpu",
+            "--data.workers=0",
+            "--data.batch_size=2",
+            f"--data.root={drawn / 'miniature' / '0'}",
+        ]
+    )
     assert record["steps"] == 1
     assert record["batch_statistics"] == "frozen"
     assert_itis_took_a_step(record["metrics"])

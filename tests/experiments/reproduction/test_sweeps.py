@@ -53,8 +53,11 @@ def test_the_ablation_of_itis_is_that_of_its_figure(here):
 def test_the_components_of_fairs_are_those_of_its_table_and_one_more(here):
     nodes = list(trainings("fairs-components").values())
     assert [(of(n, "network", "head"), of(n, "guidance")) for n in nodes] == [
-        ("PSP", "GaussianMap"), ("PSP", "SoftFocus"), ("DualAttention", "GaussianMap"), ("DualAttention", "SoftFocus"),
-    ]  # fmt: skip
+        ("PSP", "GaussianMap"),
+        ("PSP", "SoftFocus"),
+        ("DualAttention", "GaussianMap"),
+        ("DualAttention", "SoftFocus"),
+    ]
     published = [
         evaluation_node(find_spec(f"fairs-1/{row}"), Conditions("miniature"), seed=0).model.hash
         for row in ("base-model", "dual-attention", "sfg")

@@ -94,8 +94,11 @@ def test_values_from_memory_are_known_as_such():
 def test_building_performance_is_a_chain_in_which_each_row_changes_one_thing():
     runs = [row.cells["value"] for row in load_table("dextr-4").rows]
     assert [dict(run.differs) for run in runs] == [
-        {"model.guidance": None, "model.network.head": "ASPP"}, {"model.guidance": None}, {}, {},
-    ]  # fmt: skip
+        {"model.guidance": None, "model.network.head": "ASPP"},
+        {"model.guidance": None},
+        {},
+        {},
+    ]
     assert [run.train for run in runs] == [(RowData("pascal/train"),)] * 3 + [(RowData("pascal_sbd/train"),)]
     assert [(run.recipe, run.reading, run.test, run.metric) for run in runs] == 4 * [
         ("dextr", "code", RowData("pascal/val"), "mean_iou")
@@ -144,8 +147,11 @@ def test_hard_objects_are_those_of_the_first_network():
     assert first.test.hard.by.test == RowData("pascal/val")
     assert [run.start is None or run.start.train == first.train for run in (first, more, five, mined)] == [True] * 4
     assert [(run.protocol, run.metric) for run in (first, more, five, mined)] == [
-        ("object_iou", "mean_iou"), ("object_iou", "mean_iou"), ("clicks", "iou_5"), ("clicks", "iou_5"),
-    ]  # fmt: skip
+        ("object_iou", "mean_iou"),
+        ("object_iou", "mean_iou"),
+        ("clicks", "iou_5"),
+        ("clicks", "iou_5"),
+    ]
     assert [run.differs.get("model.corrections", 0) for run in (first, more, five, mined)] == [0, 0, 1, 1]
 
 

@@ -98,12 +98,15 @@ def test_a_checkpoint_never_cuts_an_accumulated_step(store, monkeypatch):
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
     saved = []
     monkeypatch.setattr(
-        training.AtomicCheckpointIO, "save_checkpoint", lambda self, content, path, storage_options=None: (
+        training.AtomicCheckpointIO,
+        "save_checkpoint",
+        lambda self, content, path, storage_options=None: (
             saved.append(content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"])
-            if "loops" in content else None,
+            if "loops" in content
+            else None,
             torch.save(content, path),
         ),
-    )  # fmt: skip
+    )
     with monkeypatch.context() as patched:
         patched.setattr(training, "Progress", lambda title: StopAfter(7))
         with pytest.raises(KeyboardInterrupt):
@@ -222,11 +225,19 @@ def test_a_truncated_image_ends_training_with_its_name(store, tmp_path, capsys, 
 # -- ITIS: what is remembered from epoch to epoch is a part of what a training is -----------------------------------
 
 ITIS = [
-    "--config=itis", "--profile=miniature", "--threads=1", "--data.sample.size=32", "--data.batch_size=4",
-    "--data.train=[{name: pascal/train, limit: 12}]", "--trainer.max_epochs=3", "--trainer.max_steps=-1",
-    "--model.network.widths=[8, 8, 16, 16]", "--no-test", "--model.iteration.masks=true",
+    "--config=itis",
+    "--profile=miniature",
+    "--threads=1",
+    "--data.sample.size=32",
+    "--data.batch_size=4",
+    "--data.train=[{name: pascal/train, limit: 12}]",
+    "--trainer.max_epochs=3",
+    "--trainer.max_steps=-1",
+    "--model.network.widths=[8, 8, 16, 16]",
+    "--no-test",
+    "--model.iteration.masks=true",
     "--model.mask_channel={class_path: datamodules.clicks.mask_distance.MaskDistance}",
-]  # fmt: skip
+]
 
 
 class KeepMemory(Callback):
@@ -264,9 +275,11 @@ def test_a_training_of_clicks_goes_on_from_any_step_to_the_same_weights_and_memo
 
 
 STILL = [
-    "--model.network.bn_statistics=frozen", "--model.network.dropout=0.0", "--model.optimizer.lr=0.0",
+    "--model.network.bn_statistics=frozen",
+    "--model.network.dropout=0.0",
+    "--model.optimizer.lr=0.0",
     "--model.iteration.reset_probability=0.0",
-]  # fmt: skip
+]
 ON_TWO = """
 import sys
 from experiments import fit

@@ -1,0 +1,146 @@
+"""What names a run: roles of its parents, classes by name and behaviour, files by content; runs of older versions."""
+
+import copy
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import yaml
+
+from experiments import reproduce
+from experiments.composition.compose import compose
+from experiments.evaluation.evaluate import protocol_of
+from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
+from experiments.runs.files import digest
+from experiments.runs.identity import model_in_training, named, start_files, wanted_starts, without_starts
+from experiments.runs.models import read_run
+from experiments.runs.node import Node, load_node
+from experiments.runs.older import older_runs
+from lightning_modules.dextr import DEXTR
+from tests.experiments.tiny import SHRUNK
+
+CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))
+
+
+def network(tree):
+    return tree["init_args"]["network"]["init_args"]
+
+
+def test_a_class_that_moves_renames_no_run(monkeypatch):
+    here = named({"class_path": "lightning_modules.dextr.DEXTR", "init_args": {"corrections": 1}})
+    elsewhere = ModuleType("lightning_modules.moved")
+    elsewhere.DEXTR = type("DEXTR", (DEXTR,), {"__module__": "lightning_modules.moved"})
+    monkeypatch.setitem(sys.modules, "lightning_modules.moved", elsewhere)
+    assert named({"class_path": "lightning_modules.moved.DEXTR", "init_args": {"corrections": 1}}) == here
+    assert here == {"class": "DEXTR", "behaviour": 1, "arguments": {"corrections": 1}}
+    assert named({"class_path": "torch.optim.SGD", "init_args": {}})["class"] == "torch.optim.sgd.SGD"
+
+
+def test_a_fix_that_changes_results_renames_what_it_changes(monkeypatch):
+    tree = compose("dextr", profile="miniature")["model"]
+    before = model_in_training(tree)
+    monkeypatch.setattr(DEXTR, "behaviour", 2)
+    assert model_in_training(tree) != before
+
+
+def test_first_weights_are_known_by_content_and_asked_for_where_the_method_says(tmp_path):
+    tree = compose("dextr", profile="miniature")["model"]
+    for number, content in enumerate((b"one", b"one", b"two")):
+        (tmp_path / f"{number}.pth").write_bytes(content)
+    named_by = []
+    for number in range(3):
+        network(tree)["pretrained"] = str(tmp_path / f"{number}.pth")
+        named_by.append(model_in_training(tree))
+    assert named_by[0] == named_by[1] != named_by[2]
+    assert list(start_files(tree).values()) == [tmp_path / "2.pth"]
+    assert list(wanted_starts(tree)) == ["network.pretrained"]
+    assert network(without_starts(tree))["pretrained"] is False
+    assert network(tree)["pretrained"] == str(tmp_path / "2.pth")  # the tree itself stays
+
+
+def test_the_same_runs_in_other_roles_are_another_run(store):
+    node = evaluation_node(find_spec("dextr-8/5-points"), CONDITIONS, 0)
+    start = node.model.start
+    other = replace(node.model, parents={"start": start.start or node.model})
+    assert other.hash != node.model.hash
+    stages = {"model": node.model, "first_stage": start}
+    swapped = {"model": start, "first_stage": node.model}
+    assert replace(node, parents=stages).hash != replace(node, parents=swapped).hash
+
+
+def test_a_method_refuses_parents_that_it_does_not_take(store):
+    node = evaluation_node(find_spec("dextr-8/5-points"), CONDITIONS, 0).model
+    with pytest.raises(ValueError, match="DEXTR takes no run as 'extractor'; it takes: start"):
+        assert replace(node, parents={"extractor": node.start}).hash
+
+
+def test_what_a_protocol_does_not_read_names_no_evaluation(store):
+    node = evaluation_node(find_spec("dextr-4/psp"), CONDITIONS, 0)
+
+    def name(**changed):
+        config = copy.deepcopy(node.config)
+        config["evaluation"] |= changed
+        return replace(node, config=config).hash
+
+    clicks = {**node.config["evaluation"]["clicks"], "most": 7}
+    assert name(clicks=clicks) == node.hash  # of another protocol
+    assert name(batch_size=3) == node.hash
+    assert name(paste="linear") != node.hash
+    assert name(protocol="clicks") != name(protocol="clicks", clicks=clicks)
+
+
+def test_the_section_evaluation_is_typed():
+    config = compose("dextr", profile="miniature")
+    for key, value in {"threshold": 2, "box": "loose", "paste": "quartic", "stretch": "maybe"}.items():
+        wrong = copy.deepcopy(config)
+        wrong["evaluation"][key] = value
+        with pytest.raises(ValueError, match=key) as refused:
+            protocol_of(wrong)
+        assert "\n" not in str(refused.value)
+
+
+def as_format_1(node):
+    """The folder of a run as the suite wrote it before roles."""
+    folder = node.folder.path.parent / digest(node.hash)
+    folder.mkdir(parents=True, exist_ok=True)
+    parents = [as_format_1(run).name for run in node.ancestors]
+    content = {"kind": node.kind, "config": node.config, "parents": parents}
+    (folder / "config.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (folder / "record.json").write_text("{}")
+    return folder
+
+
+def test_runs_of_an_older_version_are_read_by_role_and_said_to_be_older(here, capsys):
+    node = evaluation_node(find_spec("dextr-8/5-points"), CONDITIONS, 0)
+    folder = as_format_1(replace(node, config={**node.config, "rule": None}))
+    found = read_run(folder.name)
+    assert {role: run.kind for role, run in found.parents.items()} == {"model": "train"}
+    assert [run.kind for run in found.lists] == [run.kind for run in node.lists]
+    assert found.model.start.kind == "train"
+    assert found.hash == folder.name
+    assert "made by an older version of the suite (format 1, today's is 2)" in capsys.readouterr().err
+    assert older_runs(here / "runs") == len(list((here / "runs").iterdir()))
+
+
+def test_a_table_says_that_older_runs_are_not_used(here, capsys):
+    node = evaluation_node(find_spec("dextr-4/psp"), CONDITIONS, 0)
+    as_format_1(node)
+    reproduce.main(["dextr-4", *SHRUNK, "--rows=2"])
+    assert "2 runs in" in (out := capsys.readouterr().out)
+    assert "were made by an older version of the suite" in out
+
+
+def test_a_run_keeps_its_name_in_whatever_folder_it_lies(store):
+    node = Node("train", compose("dextr", profile="miniature", overrides=SHRUNK[1:]))
+    node.folder.prepare(node.describe())
+    moved = node.folder.path.parent / "dextr"
+    node.folder.path.rename(moved)
+    assert load_node(replace(node.folder, path=moved)).hash == node.hash
+
+
+def test_a_newer_version_s_run_is_refused(store):
+    node = Node("train", compose("dextr", profile="miniature", overrides=SHRUNK[1:]))
+    node.folder.prepare({**node.describe(), "format": 3})
+    with pytest.raises(ValueError, match="made by a newer version of the suite"):
+        load_node(node.folder)
