@@ -69,7 +69,7 @@ SECTIONS: dict[str, Callable[[Workload], Iterator[Figure]]] = {
     "loader": lambda load: loader_figures(load.encoded, load.passes, load.loaded),
     "guidance": lambda load: guidance_figures(2 * load.passes),
     "attention": lambda load: attention_figures(load.passes, load.crop, load.crop),
-    "clicks": lambda load: click_figures(load.frames, load.passes),
+    "clicks": lambda load: click_figures(load.frames, load.passes, load.crop),
     "iteration": lambda load: iteration_figures(load.objects, load.passes, load.remembered),
     "memory": lambda load: memory_figures(load.small, load.frames, load.scratch, load.many),
     "index": lambda load: index_figures(

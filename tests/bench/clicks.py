@@ -28,19 +28,21 @@ from experiments.composition.building import sample_recipe
 from experiments.composition.compose import compose
 from experiments.evaluation.clicks import ClickScorer
 from lightning_modules.itis import ITIS
+from lightning_modules.networks.coarse_to_fine import CoarseToFine
 from tests.bench.measure import Figure, best_of
 
 CLICKS = 20
 EVERY_REFERENCE = 5  # the plain rules take long
 
 
-def click_figures(frames: ObjectIndex, passes: int) -> Iterator[Figure]:
-    """Milliseconds of one core for a click of the benchmark on DAVIS' frames at their native size."""
+def click_figures(frames: ObjectIndex, passes: int, crop: int = 512) -> Iterator[Figure]:
+    """Milliseconds of one core for a click on DAVIS' frames at their native size; for IOG on a crop, as a share."""
     for rule, plainly in (("itis", plain_itis), ("ritm", plain_ritm)):
         yield next_click_figure(frames, rule, plainly, max(2, passes // 3))
     for rule in ("itis", "ritm"):
         yield overhead_figure(frames, rule)
     yield incremental_figure(frames, passes)
+    yield further_click_figure(max(1, passes // 3), crop)
 
 
 def corrupted(mask: NDArray[np.uint8], way: int, draw: np.random.Generator) -> NDArray[np.uint8]:
@@ -190,3 +192,19 @@ def incremental_figure(frames: ObjectIndex, passes: int) -> Figure:
     times = best_of(passes, added=added, anew=anew)
     mine, other = (1e3 * times[name][0] / CLICKS for name in ("added", "anew"))
     return Figure("  its guidance, incremental", mine, "ms", None, f"drawn anew {other:.2f} ms", mine / other)
+
+
+@torch.no_grad()
+def further_click_figure(passes: int, size: int) -> Figure:
+    """IOG's second look: the features of the image are kept, the clicks' branch and what follows it run again."""
+    network = CoarseToFine("resnet101", click_channels=2).eval()
+    x, maps = torch.rand(1, 5, size, size), torch.rand(1, 2, size, size)
+    features = network.encode(x)
+    times = best_of(
+        passes,
+        first=lambda: network(x, maps, sides=False),
+        further=lambda: network.decode(features, (size, size), maps, sides=False),
+    )
+    first, further = times["first"][0], times["further"][0]
+    what = f"a further click of IOG, {size} px"
+    return Figure(what, further / first, "x the first", 0.5, f"the first {first:.2f} s", further / first)
