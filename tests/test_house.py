@@ -118,8 +118,9 @@ def test_one_name_stands_for_one_thing():
 
 
 def test_modules_fit_a_screen_or_three():
-    long = {name: n for name, file in modules().items() if (n := len(file.read_text().splitlines())) > 350}
-    assert not long
+    most = {"experiments": 300}
+    lines = {name: len(file.read_text().splitlines()) for name, file in modules().items()}
+    assert not {name: n for name, n in lines.items() if n > most.get(name.partition(".")[0], 350)}
 
 
 def test_every_folder_of_a_floor_says_what_it_is_for_or_is_named_in_the_design():

@@ -216,7 +216,7 @@ class ClickScorer(ObjectScorer):
             mask=mask,
             void=void,
             rule=self.rule,
-            first=geometry.apply(to_image, batch.points[i].cpu().numpy()[valid]),
+            first_points=geometry.apply(to_image, batch.points[i].cpu().numpy()[valid]),
             first_kinds=batch.point_kinds[i].cpu().numpy()[valid],
             most=self.clicks.most,
             corrections=self.clicks.corrections,

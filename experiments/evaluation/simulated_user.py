@@ -29,7 +29,7 @@ class SimulatedUser:
         mask: (H, W) of 0 and 1, the object.
         void: (H, W), 1 at pixels nobody labelled: never clicked, never counted; None without.
         rule: says where the next click goes.
-        first: the method's first points, (K, 2), and `first_kinds`, (K,).
+        first_points: what the method begins with, (K, 2), and their `first_kinds`, (K,); several may be one click.
         most: clicks in all; `corrections`: after the first points, None for as many as `most` allows.
         start: (H, W), the mask that the object starts from; None for an empty one.
         draws: the generator of a rule's draws in round t; None for the first of equally good pixels.
@@ -38,7 +38,7 @@ class SimulatedUser:
     mask: NDArray[np.uint8]
     void: NDArray[np.uint8] | None
     rule: ClickRule
-    first: NDArray = field(default_factory=lambda: np.zeros((0, 2)))
+    first_points: NDArray = field(default_factory=lambda: np.zeros((0, 2)))
     first_kinds: NDArray = field(default_factory=lambda: np.zeros(0, np.int64))
     most: int = 20
     corrections: int | None = None
@@ -61,7 +61,7 @@ class SimulatedUser:
         self._truth = np.ascontiguousarray(truth[self._window])  # nothing outside can be met
         self._area = int(np.count_nonzero(self._truth))
         height, width = self.mask.shape
-        pixels = np.clip(np.round(self.first), 0, [width - 1, height - 1]).astype(np.int64)
+        pixels = np.clip(np.round(self.first_points), 0, [width - 1, height - 1]).astype(np.int64)
         self.clicks: list[tuple[int, int]] = [(int(x), int(y)) for x, y in pixels]
         self.kinds = [PointKind(int(kind)) for kind in self.first_kinds]
         start = np.zeros_like(self.mask) if self.start is None else self.start

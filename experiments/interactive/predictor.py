@@ -105,7 +105,7 @@ class Predictor:
         Raises ValueError for what the method does not take or misses.
         """
         full = (int(image.shape[0]), int(image.shape[1]))
-        first = self.opening(full, points=points, inside=inside, box=box)
+        first_clicks = self.opening(full, points=points, inside=inside, box=box)
         if self.begins_without_points and not self.recipe.evaluation_view.whole:
             raise ValueError("clicks need a run that is evaluated on whole images, as data.sample.test_view says")
         if start is not None and not self.takes_masks:
@@ -113,20 +113,20 @@ class Predictor:
         if start is not None and start.shape != full:
             raise ValueError(f"the start mask needs the image's size {full}, got {start.shape}")
         nothing = np.zeros(full, np.uint8)
-        views = evaluation_views(image, nothing, nothing, self.recipe, first.box)
+        views = evaluation_views(image, nothing, nothing, self.recipe, first_clicks.box)
         sample = Sample(
             image=views.image,
             mask=views.mask,
             void=views.void,
-            points=first.on_grid(views),
-            point_kinds=np.array(first.kinds, np.int64),
+            points=first_clicks.on_grid(views),
+            point_kinds=np.array(first_clicks.kinds, np.int64),
             to_crop=views.to_crop,
             crop_box=views.crop_box,
-            box=first.box,
+            box=first_clicks.box,
             image_size=full,
             object_id=0,
         )
-        return Session(self, collate([sample]), first.xy, start)
+        return Session(self, collate([sample]), first_clicks.xy, start)
 
     def __call__(self, image: NDArray[np.uint8], points: ArrayLike) -> NDArray[np.bool_]:
         """The mask (H, W) of the object with these extreme points (x, y), in any order, in an RGB image."""
@@ -145,11 +145,11 @@ class Session:
 
     Args:
         batch: one object with its first points, as an evaluation's loader gives it.
-        first: (K, 2), these points in pixels of the image.
+        first_clicks: (K, 2), these points in pixels of the image.
         start: (H, W), the mask to begin with.
     """
 
-    def __init__(self, predictor: Predictor, batch: Batch, first: NDArray, start: NDArray | None = None) -> None:
+    def __init__(self, predictor: Predictor, batch: Batch, first_clicks: NDArray, start: NDArray | None = None) -> None:
         self.batch, self._model = batch, predictor.model
         self._points, self._state, self._left = batch.clicks, None, predictor.corrections
         self._full = (int(batch.image_size[0, 0]), int(batch.image_size[0, 1]))
@@ -162,7 +162,7 @@ class Session:
             grid = batch.to_crop[0].numpy()
             previous = geometry.warp(self.mask.astype(np.uint8), grid, batch.size, "nearest")
             self._previous = torch.from_numpy(previous)[None, None].float()
-        self.points: list[tuple[float, float]] = [(x, y) for x, y in first.tolist()]
+        self.points: list[tuple[float, float]] = [(x, y) for x, y in first_clicks.tolist()]
         self.kinds = [PointKind(int(kind)) for kind in batch.point_kinds[0]]
         if self.kinds:
             self._look()

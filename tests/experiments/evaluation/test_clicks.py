@@ -350,7 +350,7 @@ def test_three_clicks_give_iog_its_five_points_since_two_corners_follow_from_the
     mask = square((60, 60), (10, 10), (30, 40))
     points, kinds = InsideOutside(relax=5)(Target(mask), np.random.default_rng(0))
     batch = replace(whole_image(mask), points=torch.from_numpy(points)[None], point_kinds=torch.from_numpy(kinds)[None])
-    user = user_of(mask, most=4, first=points, first_kinds=kinds)
+    user = user_of(mask, most=4, first_points=points, first_kinds=kinds)
     click_through(Discs(6), batch, [user], Paste())
     assert user.curve()[:2] == [0.0, 0.0]
     assert len(user.curve()) == 4
