@@ -55,7 +55,7 @@ def evaluation_growth(index: ObjectIndex, settle: int, count: int) -> float:
     for number, batch in enumerate(evaluation_loader(part, RECIPE, 5, workers=0)):
         for mask, box, size in zip(batch.mask, batch.crop_box, batch.image_size):
             geometry.paste(mask[0].numpy().astype(np.float32), box.numpy(), (int(size[0]), int(size[1])))
-        if 5 * number >= settle:
+        if 5 * (number + 1) >= settle:
             sizes.append(status("VmRSS"))
     return sizes[-1] - sizes[0]
 

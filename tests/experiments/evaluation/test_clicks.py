@@ -185,7 +185,7 @@ def with_extreme_points(mask):
     points = extreme_points(mask)
     batch = whole_image(mask)
     batch = replace(batch, points=torch.from_numpy(points)[None], point_kinds=torch.tensor([EXTREME_KINDS]))
-    return batch, {"first": points, "first_kinds": np.array(EXTREME_KINDS)}
+    return batch, {"first_points": points, "first_kinds": np.array(EXTREME_KINDS)}
 
 
 def test_before_its_first_points_a_method_has_no_mask_and_after_its_last_correction_it_keeps_one():
@@ -198,7 +198,7 @@ def test_before_its_first_points_a_method_has_no_mask_and_after_its_last_correct
     assert user.curve()[:3] == [0.0] * 3
     assert 0 < user.curve()[3] < 1
     assert user.curve()[3:] == [user.curve()[3]] * 17
-    assert user.written().split() == [f"{x:g},{y:g},e" for x, y in first["first"]]
+    assert user.written().split() == [f"{x:g},{y:g},e" for x, y in first["first_points"]]
 
 
 def test_the_first_points_are_clicks_and_corrections_come_after_them():
