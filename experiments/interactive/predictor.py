@@ -31,7 +31,7 @@ class Predictor:
         recipe: what it wants to see of an object, and what its user gives before the first mask.
         threshold: of the probability. stretch, paste: as in the run's evaluation; the latter is how crops, and whole
             images that were made smaller, get their size back.
-        box: outside of which box an object is dropped, see `scorer.box_kept`; to DEXTR it is that of the points.
+        box: outside of which box an object is dropped, see `pasting.box_kept`; to DEXTR it is that of the points.
         corrections: how many clicks may follow the first points, None for any number.
     """
 
