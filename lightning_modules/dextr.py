@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from datamodules.clicks.guidance import Guidance
-from datamodules.clicks.points import EXTREME_KINDS, Points
+from datamodules.clicks.points import EXTREME_KINDS, PointKind, Points
 from datamodules.clicks.rules import boundary_error
 from datamodules.keys import rng
 from lightning_modules.corrections import Seen, appended, as_tested
@@ -35,8 +36,8 @@ class DEXTR(LightningModule):
         relax: margin of the region around the points, in pixels of the image (used by region-based networks).
         image_mean, image_std: the network sees (image - mean) / std of 0..255 values; 0 and 1 in the authors' code.
         guidance_scale: the maps' range; 255 in the authors' code, the range of the image.
-        corrections: clicks on the boundary that training adds to the extreme points, each where the prediction so far
-            is most wrong; 1 for the fifth point of Table 8.
+        corrections: clicks on the boundary that training adds to the extreme points, each where this network's own
+            prediction so far is most wrong; the fifth point of Table 8 lies in another one's error, see `FifthPoint`.
         jitter: how far such a click is moved at most along x and y, in pixels of the crop.
     """
 
@@ -81,11 +82,15 @@ class DEXTR(LightningModule):
 
     def forward(self, image: Tensor, points: Points) -> Tensor:
         """Crops (B, 3, H, W) of 0..255 and clicks in crop pixels -> logits (B, 1, H, W)."""
+        return self.logits_of(self.network, image, points)
+
+    def logits_of(self, network: nn.Module, image: Tensor, points: Points) -> Tensor:
+        """The same by another network of this kind."""
         size = (image.shape[-2], image.shape[-1])
         channels = [(image.float() - self.image_mean) / self.image_std]
         if self.guidance is not None:
             channels.append(self.guidance_scale * self.guidance(points, size))
-        logits: Tensor = self.network(torch.cat(channels, dim=1), regions(points, self.relax, size))
+        logits: Tensor = network(torch.cat(channels, dim=1), regions(points, self.relax, size))
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -98,13 +103,18 @@ class DEXTR(LightningModule):
         self.log("train/loss", loss, batch_size=len(batch), prog_bar=True)
         return loss
 
+    @property
+    def erring(self) -> nn.Module:
+        """The network in whose error training clicks."""
+        return self.network
+
     def corrected(self, batch: Batch, clicks: Points, number: int = 0) -> Points:
-        """These clicks and each object's next one, padding where its prediction has no error.
+        """These clicks and each object's next one, padding where the prediction has no error.
 
         The prediction is what a user would see: the network is in eval mode, so that no batch statistics learn from it.
         """
-        with as_tested(self.network):
-            seen = Seen.of(batch, clicks, self(batch.image, clicks))
+        with as_tested(self.erring):
+            seen = Seen.of(batch, clicks, self.logits_of(self.erring, batch.image, clicks))
         draws = [rng(self.trainer.global_step, int(key), number) for key in seen.object_id]
         return appended(clicks, seen.next_clicks(partial(boundary_error, jitter=self.jitter), draws))
 
@@ -126,6 +136,45 @@ class DEXTR(LightningModule):
     def predict(self, state: Tensor, points: Points, previous_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (B, 1, H, W) of all clicks so far."""
         return self(state, points), state
+
+
+class FifthPoint(DEXTR):
+    """DEXTR that learns from a fifth point in the error of an earlier model, and is asked after it (Sec. 3.3, Table 8).
+
+    The paper infers with the model of the first half of the images and puts the point into that one's error, so that
+    what learns from five points is not what it corrects. Here, in training and at test, the earlier model answers the
+    extreme points, and this network once there is a correction. An object on which the earlier one makes no error
+    keeps its mask at test, and teaches with four points.
+
+    Args:
+        corrections: 1, the fifth point.
+        others: of `DEXTR`. The earlier model is a finished run, of the same network, in the role `corrects`.
+    """
+
+    takes: ClassVar[Mapping[str, str]] = {"corrects": "earlier"}
+
+    def __init__(self, *args: Any, corrections: int = 1, **kwargs: Any) -> None:
+        if corrections != 1:
+            raise ValueError(
+                f"an earlier model's error is corrected once, by the fifth point, got {corrections} clicks"
+            )
+        super().__init__(*args, corrections=corrections, **kwargs)
+        self.earlier = copy.deepcopy(self.network).requires_grad_(False).eval()
+
+    @property
+    def erring(self) -> nn.Module:
+        """The earlier model's network."""
+        return self.earlier
+
+    def predict(self, state: Tensor, points: Points, previous_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B, 1, H, W): of the earlier model for objects without a correction, of this one for the others."""
+        further = points.of(PointKind.POSITIVE, PointKind.NEGATIVE).valid.any(1)
+        if further.all():
+            return self(state, points), state
+        first = self.logits_of(self.earlier, state, points)
+        if not further.any():
+            return first, state
+        return torch.where(further[:, None, None, None], self(state, points), first), state
 
 
 def regions(points: Points, relax: float, size: tuple[int, int]) -> Tensor:

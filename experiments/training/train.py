@@ -124,7 +124,7 @@ def take_parents(node: Node, model: LightningModule) -> None:
     """
     for role, run in node.parents.items():
         if role == "start":
-            run.load_into(model)
+            run.load_into(model, aside=taken(node.config).values())
             continue
         part: nn.Module = getattr(model, taken(node.config)[role])
         network: nn.Module = load_model(run).network  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from torch import nn
 from datamodules.batch import Batch
 from datamodules.clicks.guidance import GaussianMap
 from datamodules.clicks.points import EXTREME_KINDS, PointKind, Points
-from lightning_modules.dextr import DEXTR, regions
+from lightning_modules.dextr import DEXTR, FifthPoint, regions
 from lightning_modules.losses import BalancedBCE
 from lightning_modules.schedules import Poly
 
@@ -234,3 +234,39 @@ def test_with_four_points_there_is_one_pass(half_missed, monkeypatch):
     module = correcting(painted, monkeypatch)
     module.training_step(batch_of(mask), 0)
     assert module.network.modes == [(True, True)]
+
+
+def after(painted, earlier, monkeypatch):
+    """A module whose own network paints the one and whose earlier model paints the other."""
+    module = FifthPoint(Painter(painted), BalancedBCE(), GaussianMap(fwhm=2), lambda groups: None, jitter=0)
+    module.earlier = Painter(earlier)
+    monkeypatch.setattr(FifthPoint, "trainer", SimpleNamespace(global_step=7))
+    monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
+    return module
+
+
+def test_a_fifth_point_lies_in_the_error_of_the_earlier_model(half_missed, monkeypatch):
+    mask, painted = half_missed
+    module = after(mask, painted, monkeypatch)  # the network that learns is right everywhere
+    clicks = module.corrected(batch_of(mask), batch_of(mask).clicks)
+    assert clicks.kinds[:, 4].tolist() == [PointKind.POSITIVE, PointKind.PADDING, PointKind.POSITIVE]
+    module.train().training_step(batch_of(mask), 0)
+    assert module.earlier.modes == [(False, False)] * 2  # in eval mode, without gradients
+    assert module.network.modes == [(True, True)]
+
+
+def test_the_earlier_model_answers_four_points_and_the_own_network_five(half_missed, monkeypatch):
+    mask, painted = half_missed
+    module, batch = after(mask, painted, monkeypatch).eval(), batch_of(mask)
+    state = module.start(batch.image, batch.clicks)
+    first, _ = module.predict(state, batch.clicks)
+    assert torch.equal(first > 0, painted > 0)
+    corrected = module.corrected(batch, batch.clicks)
+    second, _ = module.predict(state, corrected)
+    assert torch.equal(second > 0, mask > 0)
+    assert not [name for name, weight in module.named_parameters() if name.startswith("earlier") and weight.grad]
+
+
+def test_one_fifth_point_corrects_an_earlier_model():
+    with pytest.raises(ValueError, match="corrected once, by the fifth point, got 2 clicks"):
+        FifthPoint(Painter(torch.zeros(1, 1, 8, 8)), BalancedBCE(), None, lambda groups: None, corrections=2)

@@ -153,6 +153,8 @@ def test_hard_objects_are_those_of_the_first_network():
         ("clicks", "iou_5"),
     ]
     assert [run.differs.get("model.corrections", 0) for run in (first, more, five, mined)] == [0, 0, 1, 1]
+    corrected = [run.parents.get("corrects") for run in (first, more, five, mined)]  # whose error has the fifth point
+    assert [other and other.train for other in corrected] == [None, None, (half_1,), (half_1,)]
 
 
 def test_columns_may_share_a_training_and_differ_in_what_is_shown():
