@@ -1,4 +1,4 @@
-"""How far FAIRS' focus moves when a user misses the extreme points (Sec. 4.3, Fig. 3d).
+"""How far FAIRS' focus moves when a user misses the extreme points (Sec. 4.2, Fig. 3d).
 
     python -m experiments.focus_study --data coco_mval800 --draws 10000 --out reports/focus
 

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         finished=time.strftime("%Y-%m-%d %H:%M"),
         environment=environment_line(),
         reduction=", ".join([*REDUCTIONS.get(options.profile, ()), *changed]),
-        choices=choices_by_row(cells),
+        choices=choices_by_row(cells, by_code={cell.row for cell in cells if cell.by_code}),
         pictures=pictures_of(cells, options.reports / profile / table.id),
     )
     paths = write_report(result, options.reports / profile)

@@ -43,6 +43,9 @@ def soft_focus(
 ) -> Tensor:
     """Soft focus map psi of FAIRS (Sec. 3.1, eqs. 1 to 3) for a batch of objects with any number of extreme points.
 
+    The paper's names: beta 5 is `beta`, sigma 10 the deviation of the Gaussians (`fwhm` is 2.35 times it), and kappa 2,
+    which nothing defines, may be `norm_order`.
+
     psi = max(min(pihat, 1 - g(lowered)), g(raised), g(extreme points)), in this order, so that no click
     erases an extreme point.
     pihat = N(1 / pi)^beta * B (eq. 1), with pi the sum of the distances to the extreme points, N the stretch to [0, 1]
@@ -54,7 +57,7 @@ def soft_focus(
         valid, raised, lowered: (B, K) bool: which of them are extreme points, clicks that raise a bump and clicks that
             dig a hole; anything else is padding.
         beta: how fast the focus decays (5).
-        norm_order: of the norm of the distances in pi, 1 to infinity. The paper has a kappa of 2 that nothing defines.
+        norm_order: of the norm of the distances in pi, 1 to infinity.
         fwhm: of the Gaussians, full width at half maximum in pixels; see `gaussian_map` for the paper's sigma.
         normalise: N sees the whole `crop`, as printed, or the `box` alone.
         power: beta comes `last`, after N, as printed; `first` is N((1 / pi)^beta), a wider focus: inside of a typical

@@ -24,6 +24,7 @@ class PlannedCell:
 
     def __init__(self, table: Table, row: str, column: str, conditions: Conditions, seeds: Sequence[int]) -> None:
         self.row, self.column, self.problem = row, column, ""
+        self.by_code = made_by_code(table, row, column)
         try:  # naming a run opens its data: what is missing or broken is known before anything is trained
             self.after, self.before = nodes_of(table.row(row).cells[column], conditions, seeds)
             check_data(self.nodes)
@@ -81,6 +82,13 @@ def random_start(nodes: Sequence[Node]) -> str:
         if wanted and str((training.folder.record or {}).get("initial_weights")).startswith("random"):
             return f"started from random weights: {', '.join(map(str, wanted.values()))} was not there"
     return ""
+
+
+def made_by_code(table: Table, row: str, column: str) -> bool:
+    """Whether the authors' released code made the published value of a cell, which must have one."""
+    spec = main_run(table.row(row).cells[column])
+    assert spec is not None
+    return spec.reading == "code" and spec.by_code and table.row(row).published.get(column) is not None
 
 
 def check_metric(table: Table, row: str, column: str, nodes: Sequence[Node]) -> None:

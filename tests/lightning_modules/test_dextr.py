@@ -11,6 +11,7 @@ from datamodules.clicks.guidance import GaussianMap
 from datamodules.clicks.points import EXTREME_KINDS, PointKind, Points
 from lightning_modules.dextr import DEXTR, FifthPoint, regions
 from lightning_modules.losses import BalancedBCE
+from lightning_modules.networks.region import RegionNet
 from lightning_modules.schedules import Poly
 
 
@@ -238,7 +239,9 @@ def test_with_four_points_there_is_one_pass(half_missed, monkeypatch):
 
 def after(painted, earlier, monkeypatch):
     """A module whose own network paints the one and whose earlier model paints the other."""
-    module = FifthPoint(Painter(painted), BalancedBCE(), GaussianMap(fwhm=2), lambda groups: None, jitter=0)
+    module = FifthPoint(
+        Painter(painted), BalancedBCE(), GaussianMap(fwhm=2), lambda groups: None, corrections=1, jitter=0
+    )
     module.earlier = Painter(earlier)
     monkeypatch.setattr(FifthPoint, "trainer", SimpleNamespace(global_step=7))
     monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
@@ -268,5 +271,19 @@ def test_the_earlier_model_answers_four_points_and_the_own_network_five(half_mis
 
 
 def test_one_fifth_point_corrects_an_earlier_model():
-    with pytest.raises(ValueError, match="corrected once, by the fifth point, got 2 clicks"):
+    with pytest.raises(ValueError, match=r"a fifth point is one click: model\.corrections is 1, got 2"):
         FifthPoint(Painter(torch.zeros(1, 1, 8, 8)), BalancedBCE(), None, lambda groups: None, corrections=2)
+
+
+def test_a_region_based_network_weighs_its_classes_where_it_learns():
+    """A square of 16 in a region of 20 x 20, on an image of 32: 256 object pixels and 144 others, not 768."""
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:24, 8:24] = 1
+    network = RegionNet(backbone="resnet10t", channels=8)
+    module = DEXTR(network, BalancedBCE(), GaussianMap(fwhm=2), lambda groups: None, relax=2)
+    batch = batch_of(mask)
+    assert module.class_counts(batch, batch.clicks).tolist() == [256, 144, 0]
+    assert DEXTR(Shown(4), BalancedBCE(), None, lambda groups: None).class_counts(batch, batch.clicks) is None
+    batch.window_counts = torch.tensor([256, 768, 0])
+    with pytest.raises(ValueError, match=r"accumulate_grad_batches to 1"):
+        module.class_counts(batch, batch.clicks)
