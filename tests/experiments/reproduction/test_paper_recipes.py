@@ -155,7 +155,7 @@ def test_every_row_of_fairs_trains_as_published(spec):
     config = compose_row(spec, Conditions("paper"), seed=0)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert model["optimizer"]["init_args"]["lr"] == 1e-7
-    assert model["loss"]["init_args"] == {"balanced": True, "reduction": "batch", "use_void": True}
+    assert model["loss"]["init_args"] == {"balanced": True, "reduction": "batch", "use_void": False}
     total = config["trainer"]["max_epochs"]
     schedule = model["schedule"]["class_path"].rpartition(".")[2]
     if total == 15:
