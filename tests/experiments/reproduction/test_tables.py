@@ -188,6 +188,7 @@ def test_only_what_the_released_code_made_is_said_to_be_its_own():
     assert not said("iog-4", "IOG R101, PASCAL, fine-tuned", "iou")
     assert said("iog-4", "IOG R50, PASCAL, no fine-tune", "iou")
     assert not said("iog-2", "COCO -> PASCAL", "ours")
+    assert not said("dextr-7", "COCO -> PASCAL", "value")
     assert not said("itis-fig5", "Gaussian tail zero (ours, not in paper)", "value")
     assert not said("dextr-8", "5 points + OHEM", "value")
     assert not said("fairs-1", "+ SFG", "PASCAL")
