@@ -20,6 +20,7 @@ from experiments.console import one_sentence
 from experiments.launching.graph import make_runs
 from experiments.launching.launchers import LAUNCHERS
 from experiments.options import Parser, folder_to_write, numbers_of_rows
+from experiments.reports.earlier import lost, shown_before, still_finished
 from experiments.reports.files import print_report, write_report
 from experiments.reports.gathering import choices_by_row, environment_line, pictures_of
 from experiments.reproduction.cells import table_result
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"{table.id} has published values only: its rows do not say yet what to run")
     changed = changed_values(overrides)
     profile = f"{options.profile}-changed" if changed else options.profile
-    if options.weights:
+    if options.weights is not None:
         file_digest(options.weights)  # a wrong path ends here, not after the first training
     if options.devices > 1:
         synchronised = "true" if torch.cuda.is_available() else "false"  # what PyTorch has no CPU version of
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = planned_cells(table, conditions, seeds, options.rows)
     choices_by_row(cells)  # what a report cannot say ends here, not after days of training
     complete = make_runs(table, cells, options.devices, options.launcher)
+    before = shown_before(options.reports / profile / f"{table.id}.json")
+    cells += still_finished(table, before, cells, conditions, seeds)
     records = Records(runs_root())
     result = table_result(
         table,
@@ -89,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     paths = write_report(result, options.reports / profile)
     print_report(result)
     print(f"report: {paths.markdown}, {paths.html}, {paths.json}")
+    if less := lost(before, result):
+        print(f"note: {less}")
     if not complete:
         raise SystemExit(1)
 

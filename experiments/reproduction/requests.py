@@ -20,6 +20,7 @@ from experiments.reproduction.plan import (
 )
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
+from experiments.training.logs import profile_of_agent
 
 ALONE = BuiltOn()  # what is no row of a table builds on nothing
 
@@ -44,6 +45,7 @@ class FitRequest:
         options, typed = fit_parser(description).parse_with_values(arguments)
         spec = find_spec(options.row) if options.row else None
         reading = options.reading or (spec.reading if spec else None)
+        profile = options.profile if options.profile is not None else profile_of_agent()
 
         def composed(lists: Sequence[Node | None] = ()) -> Tree:
             return compose(
@@ -51,7 +53,7 @@ class FitRequest:
                 dataset=options.dataset,
                 reading=reading,
                 row=row_values(spec, lists) if spec else None,
-                profile=options.profile,
+                profile=profile,
                 overrides=typed,
             )
 
@@ -82,7 +84,7 @@ def fit_parser(description: str = "") -> Parser:
     parser.add_argument("--config", default="dextr", help="a recipe: its file, or its name in experiments/configs")
     parser.add_argument("--dataset", help="an overlay of experiments/configs/data: which data to train and test on")
     parser.add_argument("--reading", help="`paper` or `code`: which of the two where they contradict")
-    parser.add_argument("--profile", help="`paper`, `quick`, `small` or `miniature`")
+    parser.add_argument("--profile", help="`paper`, `quick`, `small` or `miniature`; by an agent: PROFILE")
     parser.add_argument("--row", help="a table's row, e.g. dextr-3/aspp (experiments/tables)")
     parser.add_argument(
         "--parent",
