@@ -8,7 +8,11 @@ replaced whole. A key that does not exist is refused with the nearest one.
 
 from __future__ import annotations
 
+import copy
+import os
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,19 @@ def compose(
         overrides: `key=value` of the command line, values in YAML.
     Raises ValueError with one sentence for anything that does not exist.
     """
+    return resolve(merged(recipe, dataset=dataset, reading=reading, row=row, profile=profile, overrides=overrides))
+
+
+def merged(
+    recipe: str | Path,
+    *,
+    dataset: str | None = None,
+    reading: str | None = None,
+    row: Mapping[str, Any] | None = None,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Tree:
+    """The same with its interpolations untouched."""
     tree = load(recipe_file(recipe))
     readings, profiles = tree.pop("readings"), tree.pop("profiles")
     typed = dict(parse_override(text) for text in overrides)
@@ -54,7 +71,15 @@ def compose(
     apply_profile(tree, load(named_file("profile", profile)))
     apply_profile(tree, chosen(profiles, profile, "profile"))
     merge(tree, typed)
-    return resolve(tree)
+    return tree
+
+
+def absent_files(tree: Any) -> dict[str, str]:
+    """Environment variables that part of a merged tree reads a file's path from and that are not set, and what then."""
+    if isinstance(tree, Mapping):
+        return {name: other for value in tree.values() for name, other in absent_files(value).items()}
+    found = re.findall(r"\$\{oc\.env:(\w+),([^}]*)\}", tree) if isinstance(tree, str) else []
+    return {name: other.strip() for name, other in found if not os.environ.get(name)}
 
 
 def recipe_file(recipe: str | Path) -> Path:
@@ -79,6 +104,12 @@ def load(path: Path) -> Tree:
         raise ValueError(
             f"no recipe at {path}; those of the suite are {', '.join(f.stem for f in CONFIGS.glob('*.yaml'))}"
         )
+    return copy.deepcopy(_loaded(path, path.stat().st_mtime_ns))
+
+
+@cache
+def _loaded(path: Path, changed: int) -> Tree:
+    """The same, read once: a table composes its recipe for each of its rows."""
     return OmegaConf.to_container(OmegaConf.load(path), resolve=False) or {}  # type: ignore[return-value]
 
 

@@ -103,6 +103,7 @@ def _again(cell: Cell, result: TableResult) -> Cell:
         before_runs=cell.before_runs,
         metric=cell.metric,
         scale=cell.scale,
+        other_start=cell.other_start,
     )
     expected = main_run(table.row(cell.row).cells.get(cell.column))
     if expected is not None and (cell.metric, cell.scale) != (expected.metric, expected.scale):

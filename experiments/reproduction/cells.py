@@ -19,6 +19,7 @@ from experiments.reproduction.tables import Table, Value
 from experiments.runs.records import Records
 
 REPRODUCED, OFF, REDUCED = "reproduced", "off", "reduced profile"
+OTHER_START = "other start"  # from other first weights than the published ones, so neither reproduced nor off
 
 NOT_RUN, QUOTED, UNPUBLISHED = "not run", "quoted", "no published value"
 
@@ -46,6 +47,7 @@ class Cell:
     seconds: float = 0.0  # of the runs and all they build on, each once
     parts: tuple[float, ...] = ()  # of a difference: the mean of its first and of its second model
     same_as: tuple[str, ...] = ()  # rows that became the same runs in this profile
+    other_start: str = ""  # in words, where the published first weights were not there
     never: str = ""  # in place of `measured` where a run never came that far: '>20'
 
     @property
@@ -81,10 +83,12 @@ class TableResult:
         return (cell for cell in self.cells if cell.runs)
 
 
-def judge(published: Value, measured: Value, std: float | None, unit: str, profile: str) -> str:
-    """The state of a measured value. Only at the published size and schedule can a value be reproduced or off."""
+def judge(published: Value, measured: Value, std: float | None, unit: str, profile: str, other_start: str = "") -> str:
+    """The state of a measured value. Only at the published size, schedule and start can one be reproduced or off."""
     if profile != "paper":
         return REDUCED
+    if other_start and published is not None:
+        return OTHER_START
     if isinstance(measured, str):
         return UNPUBLISHED if published is None else REPRODUCED if measured == published else OFF
     assert measured is not None
@@ -106,6 +110,7 @@ def measure(
     metric: str = "",
     scale: float | None = None,
     reason: str = "",
+    other_start: str = "",
 ) -> Cell:
     """The cell of these evaluations, one per seed, computed from their records.
 
@@ -114,6 +119,7 @@ def measure(
         before_runs: of a pair, the evaluations of its first model, in the same order of seeds.
         metric, scale: which entry of the records' metrics, and its factor; default: as the table file says.
         reason: anything the reader must know, such as "made by older code".
+        other_start: where first weights were not the published ones: in words, which.
     """
     spec = main_run(table.row(row).cells.get(column))
     metric, scale = _metric(spec, metric, scale, f"{table.id}, {row}, {column}")
@@ -127,7 +133,7 @@ def measure(
         record = records.read(runs[0])
         how = protocol_of_record(record) or protocol(spec.protocol if spec else "clicks")
         shown, why = how.without_number(metric, record["metrics"])
-        state = judge(published, shown, None, unit, profile)
+        state = judge(published, shown, None, unit, profile, other_start)
         lost, seeds = sum(found[run] is None for run in runs), len(runs)
         which = f"with {lost} of {seeds} seeds " if 0 < lost < seeds else ""
         return Cell(
@@ -142,6 +148,7 @@ def measure(
             runs=tuple(runs),
             before_runs=tuple(before_runs),
             n_objects=records.read(runs[0])["metrics"].get("n"),
+            other_start=other_start,
             never=shown,
             seconds=records.seconds([*before_runs, *runs]),
         )
@@ -149,7 +156,7 @@ def measure(
     parts = (fmean(before), fmean(values)) if before else ()
     values = [b - a for a, b in zip(before, values)] if before else values
     mean, std = fmean(values), stdev(values) if len(values) > 1 else None
-    state = judge(published, mean, std, unit, profile)
+    state = judge(published, mean, std, unit, profile, other_start)
     if state == REPRODUCED and tuple(runs) == tuple(before_runs):
         state = OFF  # the gain of a model over itself is 0, which reproduces nothing
     sizes = [records.read(run)["metrics"].get("n") for run in (*runs, *before_runs)]
@@ -167,6 +174,7 @@ def measure(
         scale=scale,
         runs=tuple(runs),
         before_runs=tuple(before_runs),
+        other_start=other_start,
         measured=mean,
         std=std,
         n_objects=sizes[0],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datamodules.names import nearest
-from experiments.composition.compose import compose
+from experiments.composition.compose import compose, merged
 from experiments.composition.merging import parse_override
 from experiments.composition.tree import Tree
 from experiments.evaluation.protocols import STUDIES
@@ -121,6 +121,30 @@ def compose_row(spec: RunSpec, conditions: Conditions, seed: int, lists: Sequenc
         overrides=[f"seed={seed}", *conditions.overrides],
     )
     return continued(tree) if spec.start else tree
+
+
+def first_trained(spec: RunSpec) -> Iterator[RunSpec]:
+    """The models below a row, itself among them, whose training begins with first weights, not with another run's."""
+    if spec.start is None:
+        yield spec
+    for below in (*spec.parents.values(), spec.first_stage):
+        yield from first_trained(below) if below is not None else ()
+
+
+def first_trained_of(cell: RunSpec | Pair) -> list[RunSpec]:
+    """The same of all models of a cell."""
+    specs = (cell.before, cell.after) if isinstance(cell, Pair) else (cell,)
+    return [one for spec in specs for one in first_trained(spec)]
+
+
+def merged_row(spec: RunSpec, conditions: Conditions) -> Tree:
+    """The model of a row with its interpolations untouched; nothing of one whose weights are given."""
+    if spec.protocol in STUDIES or (conditions.weights is not None and (spec.released or conditions.any_row)):
+        return {}
+    typed = [text for text in conditions.overrides if text.startswith("model.")]
+    said: dict[str, Any] = {"reading": spec.reading, "row": spec.differs, "profile": conditions.profile}
+    model: Tree = merged(spec.recipe, **said, overrides=typed)["model"]
+    return model
 
 
 def continued(tree: Tree) -> Tree:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from datamodules.names import hint
+from experiments.composition.compose import absent_files
 from experiments.composition.merging import parse_override
 from experiments.evaluation.evaluate import protocol_of
 from experiments.reproduction.cells import Cell, main_run, measure, not_run
-from experiments.reproduction.plan import Conditions, NoData, check_data, nodes_of
+from experiments.reproduction.plan import Conditions, NoData, check_data, first_trained_of, merged_row, nodes_of
+from experiments.reproduction.specs import Pair, RunSpec
 from experiments.reproduction.tables import Table
 from experiments.runs.environment import git_commit
 from experiments.runs.identity import ASIDE, MACHINE, wanted_starts
@@ -19,12 +21,16 @@ from experiments.runs.records import Records
 HARMLESS = {"trainer": MACHINE, "data": (*ASIDE, "val", "val_batch_size"), "evaluation": ("batch_size",)}
 
 
+OTHERS = {"imagenet": "ImageNet", "": "random weights"}
+
+
 class PlannedCell:
     """A cell and the evaluations that measure it, or the reason why there are none."""
 
     def __init__(self, table: Table, row: str, column: str, conditions: Conditions, seeds: Sequence[int]) -> None:
         self.row, self.column, self.problem = row, column, ""
         self.by_code = made_by_code(table, row, column)
+        self.other_start = absent_start(table.row(row).cells[column], conditions)
         try:  # naming a run opens its data: what is missing or broken is known before anything is trained
             self.after, self.before = nodes_of(table.row(row).cells[column], conditions, seeds)
             check_data(self.nodes)
@@ -43,7 +49,8 @@ class PlannedCell:
         if self.problem or lacking:
             reason = self.problem or f"run {lacking[0].hash} has no record yet"
             return not_run(table, self.row, self.column, reason)
-        notes = filter(None, [older_code(self.nodes), random_start(self.nodes)])
+        other_start = random_start(self.nodes) or self.other_start
+        notes = filter(None, [older_code(self.nodes), other_start])
         return measure(
             table,
             self.row,
@@ -53,6 +60,7 @@ class PlannedCell:
             profile,
             before_runs=[node.hash for node in self.before],
             reason="; ".join(notes),
+            other_start=other_start,
         )
 
 
@@ -92,6 +100,14 @@ def random_start(nodes: Sequence[Node]) -> str:
         if wanted and str((training.folder.record or {}).get("initial_weights")).startswith("random"):
             return f"started from random weights: {', '.join(map(str, wanted.values()))} was not there"
     return ""
+
+
+def absent_start(cell: RunSpec | Pair, conditions: Conditions) -> str:
+    """A note when the published first weights are a file that nobody has named, so that a cell starts from others."""
+    trained = first_trained_of(cell)
+    absent = {name: other for spec in trained for name, other in absent_files(merged_row(spec, conditions)).items()}
+    said = (f"{name} not set, {OTHERS.get(other, other)} instead" for name, other in sorted(absent.items()))
+    return f"published start not there: {', '.join(said)}" if absent else ""
 
 
 def made_by_code(table: Table, row: str, column: str) -> bool:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.composition.compose import absent_files
 from experiments.console import TextTable, show
+from experiments.reproduction.plan import Conditions, first_trained_of, merged_row
 from experiments.reproduction.tables import Table, tables
 
 PROFILES = ("paper", "quick", "small", "miniature")
@@ -24,9 +26,24 @@ def print_tables(state: Callable[[Table], str] | None = None, console: Console |
     grid.add_column("id", no_wrap=True, min_width=18)
     grid.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
     grid.add_column("state", min_width=21, max_width=40)
+    wanted: dict[str, list[str]] = {}
     for table in tables():
         grid.add_row(str(table.number), table.id, table.title, (state or table_state)(table))
+        for name in wanted_files(table):
+            wanted.setdefault(name, []).append(str(table.number))
     show(grid, console)
+    for name, ids in sorted(wanted.items()):
+        show(
+            f"{name} is not set: {', '.join(ids)} start from other first weights than published (docs/data.md)", console
+        )
+
+
+def wanted_files(table: Table) -> list[str]:
+    """Environment variables that its published first weights are to be named by, and that are not set."""
+    cells = [cell for row in table.rows for cell in row.cells.values()]
+    models = {repr((one.recipe, one.reading, one.differs)): one for cell in cells for one in first_trained_of(cell)}
+    paper = Conditions("paper")
+    return sorted({name for one in models.values() for name in absent_files(merged_row(one, paper))})
 
 
 def table_state(table: Table, reports: Path = Path("reports")) -> str:

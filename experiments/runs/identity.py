@@ -8,6 +8,7 @@ A class says of itself what a tree alone cannot say: `files`, the arguments that
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,18 @@ def without(tree: Mapping[str, Any], keys: Collection[str]) -> Tree:
 def start_files(model: Tree) -> dict[str, Path | None]:
     """The files of first weights that a method asks for, by argument; None where training begins with random ones."""
     return {key: find_pretrained(backbone, wanted) for key, (wanted, backbone) in _starts(model).items()}
+
+
+def first_weights(model: Tree) -> dict[str, dict[str, str]]:
+    """For a record: of each file of first weights the backbone with its tag, what was asked for, place and content."""
+    found, files = {}, start_files(model)
+    for key, (wanted, backbone) in _starts(model).items():
+        path = files[key]
+        if path is not None:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            found[key] = {"backbone": backbone, "asked": str(wanted), "file": str(path), "sha256": content}
+    return found
 
 
 def wanted_starts(model: Tree) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
 from experiments.console import without_hints
 from experiments.runs.folder import RunFolder
-from experiments.runs.identity import MACHINE, data_in_training, model_in_training, without
+from experiments.runs.identity import MACHINE, data_in_training, first_weights, model_in_training, without
 from experiments.runs.models import load_model
 from experiments.runs.node import LISTS, Kind, Made, Node
 from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints
@@ -92,6 +92,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             "steps": trainer.global_step,
             "roots": {str(spec): str(root_of_spec(spec, data["root"])) for spec in node.reads},
             "initial_weights": initial_weights(node, cli.model),
+            "first_weights": first_weights(node.config["model"]),
             "batch_statistics": batch_statistics(cli.model, trainer, data["batch_size"]),
             "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
         },

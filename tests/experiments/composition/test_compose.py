@@ -1,8 +1,12 @@
 """Composition: recipe < data set < reading < row < profile < command line."""
 
-import pytest
+import re
+from pathlib import Path
 
-from experiments.composition.compose import compose
+import pytest
+import timm
+
+from experiments.composition.compose import CONFIGS, absent_files, compose, merged
 from experiments.composition.merging import merge
 from experiments.runs.node import Node
 
@@ -131,3 +135,25 @@ def test_short_and_long_names_are_the_same_run(monkeypatch):
     short = identity(monkeypatch, overrides=["model.guidance=DistanceMap"])
     assert identity(monkeypatch, overrides=["model.guidance=datamodules.clicks.guidance.DistanceMap"]) == short
     assert identity(monkeypatch, row={"model.guidance": "DistanceMap"}) == short
+
+
+def test_files_that_nobody_named_are_known_by_the_variable_that_names_them(monkeypatch):
+    monkeypatch.delenv("DEEPLAB_VOC_WEIGHTS", raising=False)
+    assert absent_files(merged("dextr")["model"]) == {"DEEPLAB_VOC_WEIGHTS": "imagenet"}
+    assert absent_files(merged("dextr", profile="small")["model"]) == {}
+    assert absent_files(merged("dextr", row={"model.network.pretrained": "imagenet"})["model"]) == {}
+    monkeypatch.setenv("DEEPLAB_VOC_WEIGHTS", "file.pth")
+    assert absent_files(merged("dextr")["model"]) == {}
+
+
+def test_every_backbone_says_which_weights_are_meant():
+    """timm has several files for most networks; without a tag it would be its newest recipe's."""
+    files = [*CONFIGS.rglob("*.yaml"), *(CONFIGS.parent / "tables").glob("*.yaml"), *Path("sweeps").glob("*.yaml")]
+    for file in files:
+        text = "\n".join(line for line in file.read_text().splitlines() if "setting:" not in line)
+        named = re.findall(r"backbone: ([\w.]+)", text)
+        for line in re.findall(r"values: \{(.*)\}", text):
+            named += re.findall(r"[\w.]+", line)
+        for backbone in named:
+            if timm.is_model(backbone.partition(".")[0]) and timm.list_pretrained(backbone.partition(".")[0] + ".*"):
+                assert "." in backbone, f"{file.name}: {backbone}"

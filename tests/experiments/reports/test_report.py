@@ -17,6 +17,8 @@ from experiments.pictures import contact_sheet, overlay, save_picture
 from experiments.reports.check import check_report
 from experiments.reports.files import print_report, write_report
 from experiments.reproduction.cells import Choice, Picture, judge, measure, not_run, table_result
+from experiments.reproduction.plan import Conditions
+from experiments.reproduction.planned import absent_start
 from experiments.reproduction.tables import load_table
 from experiments.runs.records import Records
 
@@ -356,3 +358,20 @@ def test_learning_curves_come_from_the_csv_log(tmp_path):
     log.write_text("step,lr\n1,0.1\n")
     with pytest.raises(ValueError, match="no train/ or val/ columns"):
         learning_curves({"DEXTR": log}, tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize(("profile", "state"), [("paper", "other start"), ("small", "reduced profile")])
+def test_a_value_from_other_first_weights_than_published_is_never_reproduced(profile, state):
+    said = "published start not there: DEEPLAB_VOC_WEIGHTS not set, ImageNet instead"
+    assert judge(91.5, 91.5, None, "%", profile, said) == state
+    assert judge(91.5, 91.5, None, "%", "paper") == "reproduced"
+
+
+def test_rows_say_which_published_start_is_not_there(monkeypatch):
+    monkeypatch.delenv("DEEPLAB_VOC_WEIGHTS", raising=False)
+    cell = load_table("dextr-4").row("+ SBD data (ours)").cells["value"]
+    assert absent_start(cell, Conditions("paper")).endswith("DEEPLAB_VOC_WEIGHTS not set, ImageNet instead")
+    from_imagenet = load_table("dextr-7").row("PASCAL -> PASCAL")
+    assert [absent_start(cell, Conditions("paper")) for cell in from_imagenet.cells.values()] == [""]
+    monkeypatch.setenv("DEEPLAB_VOC_WEIGHTS", "file.pth")
+    assert absent_start(cell, Conditions("paper")) == ""

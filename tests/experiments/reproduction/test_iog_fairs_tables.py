@@ -21,7 +21,7 @@ def test_the_ablation_of_iog_takes_one_part_away_at_a_time():
     runs = {row.label: row.cells["iou"] for row in load_table("iog-3").rows}
     full = dict(runs["R50, full"].differs)
     parts = {label: dict(run.differs.items() - full.items()) for label, run in runs.items()}
-    deeper = {"model.network.backbone": "resnet101"}
+    deeper = {"model.network.backbone": "resnet101.tv_in1k"}
     assert parts == {
         "R50, no context": {"model.network.context": False},
         "R50, no FineNet": {"model.network.fine": False},

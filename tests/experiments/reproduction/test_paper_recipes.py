@@ -58,9 +58,10 @@ def plain_v3plus(stages):
 def counted(network):
     """How many parameters a recipe's network must have."""
     name, of = network["class_path"].rpartition(".")[2], network["init_args"]
-    if of["backbone"].startswith("xception"):
+    backbone = of["backbone"].partition(".")[0]
+    if backbone.startswith("xception"):
         return XCEPTION + (of["in_channels"] - 5) * 32 * 3 * 3
-    found, stages = RESNETS[of["backbone"]] + (of["in_channels"] - 3) * MAP, STAGES[of["backbone"]]
+    found, stages = RESNETS[backbone] + (of["in_channels"] - 3) * MAP, STAGES[backbone]
     if name == "DeepLab":
         return found + HEADS[of["head"]["class_path"].rpartition(".")[2]]
     if name == "CoarseToFine":
