@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from experiments.composition.classes import remember_typed
 from experiments.composition.merging import apply_profile, merge, parse_override
 from experiments.composition.resolvers import RESOLVERS
 from experiments.composition.tree import Tree
@@ -54,6 +55,7 @@ def compose(
     apply_profile(tree, load(named_file("profile", profile)))
     apply_profile(tree, chosen(profiles, profile, "profile"))
     merge(tree, typed)
+    remember_typed(tree)
     return resolve(tree)
 
 

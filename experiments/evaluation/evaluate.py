@@ -40,6 +40,10 @@ class Evaluation(Kind):
         """The test sets."""
         return list(config["evaluation"]["test"])
 
+    def files(self, node: Node) -> list[str]:
+        """The rows."""
+        return ["rows.csv"]
+
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind."""
         how, settings = protocol_of(node.config)

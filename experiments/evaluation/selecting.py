@@ -21,6 +21,10 @@ class Selecting(Kind):
         """The rule; the rows are those of the evaluation."""
         return {"rule": dict(node.rule or {})}
 
+    def files(self, node: Node) -> list[str]:
+        """The list."""
+        return [LIST]
+
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind. Raises ValueError when no object is left."""
         evaluation = node.parents["evaluation"]

@@ -13,7 +13,8 @@ from experiments.launching.local import Failed
 from experiments.launching.making import execute, explained
 from experiments.runs.files import write_atomically
 from experiments.runs.folder import RunFolder, runs_root
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import Node
+from experiments.runs.reading import load_node
 
 
 class Slurm:

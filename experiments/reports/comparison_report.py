@@ -23,7 +23,7 @@ from experiments.reports.pages import html_document, html_grid, html_pictures, m
 from experiments.runs.files import write_atomically
 from experiments.runs.folder import RunFolder
 from experiments.runs.models import load_model
-from experiments.runs.node import load_node
+from experiments.runs.reading import load_node
 
 COMPARISON = "comparison"  # what the JSON of such a report calls itself
 

@@ -42,8 +42,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_partial(path)
         try:
-            with whole_file(path) as partial:
-                torch.save(checkpoint, partial)
+            with whole_file(path) as partial, partial.open("wb") as file:  # a file: its name would stand in the bytes
+                torch.save(checkpoint, file)
         except RuntimeError as error:  # PyTorch's answer to a full disk
             raise OSError(f"{path} could not be written: {error}") from error
 

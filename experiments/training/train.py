@@ -45,6 +45,10 @@ class Training(Kind):
         """The training sets."""
         return list(config["data"]["init_args"]["train"])
 
+    def files(self, node: Node) -> list[str]:
+        """The weights."""
+        return ["weights.pt"]
+
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind."""
         with own_wandb_run():

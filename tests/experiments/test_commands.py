@@ -20,7 +20,7 @@ from experiments.console import one_sentence
 from experiments.interactive.first_clicks import extreme_order
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.runs.folder import find_run
-from experiments.runs.node import load_node
+from experiments.runs.reading import load_node
 from experiments.training.callbacks import AtomicCheckpointIO
 from tests.experiments.tiny import TINY
 

@@ -15,8 +15,9 @@ from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.runs.files import digest
 from experiments.runs.identity import model_in_training, named, start_files, wanted_starts, without_starts
 from experiments.runs.models import read_run
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import Node
 from experiments.runs.older import older_runs
+from experiments.runs.reading import load_node
 from lightning_modules.dextr import DEXTR
 from tests.experiments.tiny import SHRUNK
 
