@@ -41,9 +41,12 @@ def import_class(class_path: str) -> Any:
     """The class or function of a dotted path. Raises ValueError when there is none."""
     module, _, name = class_path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"no class {class_path!r}: {error}") from error
+    if not callable(found):
+        raise ValueError(f"{class_path!r} is no class, but a {type(found).__name__}")
+    return found
 
 
 def inherits(class_path: str, parent: str) -> bool:

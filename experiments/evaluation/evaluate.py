@@ -61,3 +61,8 @@ class Evaluation(Kind):
                 "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
             },
         )
+
+    def tidy(self, folder: RunFolder) -> None:
+        """What processes of earlier, interrupted attempts wrote."""
+        for part in folder.path.glob("rows.*.csv"):
+            part.unlink()

@@ -29,6 +29,7 @@ class Selecting(Kind):
         """See Kind. Raises ValueError when no object is left."""
         evaluation = node.parents["evaluation"]
         assert node.rule is not None
+        evaluation.folder.check("rows.csv")
         metric, below = node.rule["metric"], node.rule["below"]
         chosen, seen = [], 0
         for row in read_rows(evaluation.folder.path / "rows.csv"):

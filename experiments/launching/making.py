@@ -29,6 +29,8 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
             return record
         if rank_zero and not node.as_found:
             folder.prepare(node.describe())
+        if rank_zero:
+            folder.clear_partial()
         started = time.perf_counter()
         if rank_zero or not kind.alone:
             made = kind.make(node, folder, title or f"{node.kind} {node.hash}")

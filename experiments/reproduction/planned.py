@@ -38,7 +38,7 @@ class PlannedCell:
 
     def result(self, table: Table, records: Records, profile: str) -> Cell:
         """The cell as measured."""
-        lacking = [node for node in self.nodes if node.folder.record is None]
+        lacking = [run for node in self.nodes for run in node.with_ancestors() if run.folder.record is None]
         if self.problem or lacking:
             reason = self.problem or f"run {lacking[0].hash} has no record yet"
             return not_run(table, self.row, self.column, reason)

@@ -17,6 +17,7 @@ from experiments.console import say_once
 from experiments.runs.environment import environment
 from experiments.runs.files import sha256_of, write_atomically
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # plain values alone; in C where that was built
 CONFIG, RECORD = "config.yaml", "record.json"
 
 
@@ -55,7 +56,7 @@ class RunFolder:
         if not file.exists():
             raise ValueError(f"{self.path} is no run: it holds no {CONFIG}")
         try:
-            config = yaml.safe_load(file.read_text())
+            config = yaml.load(file.read_text(), Loader=LOADER)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} cannot be read as plain values: {' '.join(str(error).split())}") from None
         if not isinstance(config, dict) or not isinstance(config.get("config"), dict) or "kind" not in config:
@@ -108,6 +109,11 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if self.record is None:
             write_atomically(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def clear_partial(self) -> None:
+        """Remove files that killed processes did not finish; for who holds the run."""
+        for left in self.path.glob(".*.partial-*"):
+            left.unlink(missing_ok=True)
 
     def finish(self, files: Iterable[str] = (), **content: Any) -> dict[str, Any]:
         """Write record.json, with the environment and the digests of these files: from now on the run is done."""

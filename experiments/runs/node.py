@@ -209,7 +209,13 @@ class Node:
 
     @property
     def opened(self) -> Tree:
-        """The composed tree with the hashes in its data replaced by files, which are there when the run is made."""
+        """The composed tree with the hashes in its data replaced by files, which are there when the run is made.
+
+        Raises ValueError for a run's file that was changed since, also where it is named by its path.
+        """
+        named = (Path(name) for spec in self.reads for name in named_runs(spec).values())
+        for file in (*map(_file_of, self.lists), *named):
+            RunFolder(file.parent).check(file.name)
         if not self.lists:
             return self.config
         config, files = copy.deepcopy(self.config), {run.hash: _file_of(run) for run in self.lists}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-from experiments.composition.classes import refuse_foreign
+from experiments.composition.classes import import_class, refuse_foreign
 from experiments.runs.folder import CONFIG, RunFolder
-from experiments.runs.identity import behaviours_of
+from experiments.runs.identity import behaviours_of, class_name
 from experiments.runs.node import LISTS, Found, Node
 from experiments.runs.older import by_role, changed_since, modern
 
@@ -19,6 +19,8 @@ def load_node(folder: RunFolder) -> Node:
     not what it was made by, and when a run that it builds on is not beside it.
     """
     content, older = modern(folder.config, folder.path.name)
+    if not isinstance(content["config"].get("model"), dict) or "class_path" not in content["config"]["model"]:
+        raise ValueError(f"{folder.path / CONFIG} does not say which method the run is about: model has no class_path")
     refuse_foreign(content["config"], f"{folder.path / CONFIG}")
     folder.check(CONFIG)
     places, named, lists = content.get("places", {}), content.get("parents", {}), tuple[Node, ...]()
@@ -34,7 +36,11 @@ def load_node(folder: RunFolder) -> Node:
     else:
         lists = tuple(loaded(name) for name in named.get(LISTS, ()))
         parents = {role: loaded(name) for role, name in named.items() if role != LISTS}
-    older = older or changed_since(content["run"], content.get("behaviours", {}), behaviours_of(content["config"]))
+    now = behaviours_of(content["config"])
+    then = content.get("behaviours", {})
+    if not then and "behaviour" in content:  # before, that of the method alone was kept
+        then = {class_name(import_class(content["config"]["model"]["class_path"])): content["behaviour"]}
+    older = older or changed_since(content["run"], then, now)
     found = Found(folder, content["run"], copy.deepcopy(content["config"]), older)
     return Node(
         kind=content["kind"],
