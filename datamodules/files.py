@@ -82,7 +82,7 @@ def process_lives(host: str, process: int) -> bool | None:
 def _remove_dead(path: Path) -> None:
     for left in _left(path):
         writer = re.fullmatch(r"(.+)-(\d+)-\w+", left.name.removeprefix(_prefix(path)))
-        if writer and process_lives(writer[1], int(writer[2])) is False:
+        if writer and writer[1] == _host() and process_lives(platform.node(), int(writer[2])) is False:
             _remove(left)
 
 
@@ -116,4 +116,9 @@ def _prefix(path: Path) -> str:
 
 def _writer() -> str:
     """This process, as names of its partial files say it."""
-    return f"{platform.node()}-{os.getpid()}"
+    return f"{_host()}-{os.getpid()}"
+
+
+def _host() -> str:
+    """Without dots: PyTorch writes a file's name up to the last one into its bytes; equal weights are equal bytes."""
+    return platform.node().replace(".", "_")

@@ -108,7 +108,7 @@ class Job:
 
 
 def _check_tasks(node: Node) -> None:
-    """Raises ValueError when a job has not the processes that its run is to be made by: no group would come together."""
+    """Raises ValueError when a job has not the processes that its run is to be made by: no group would form."""
     asked, tasks = node.config["trainer"], int(os.environ.get("SLURM_NTASKS", 0))
     wanted = asked["devices"] * asked["num_nodes"] if isinstance(asked["devices"], int) else 0
     if tasks and wanted and tasks != wanted:

@@ -148,6 +148,9 @@ def again(tree: Mapping[str, Any]) -> list[Grid]:
     """
     runs = runs_of(tree)
     for run in runs:
+        for data, evaluation in run.evaluations.items():
+            if wrong := next(evaluation.folder.changed("rows.csv"), None):
+                raise ValueError(f"the rows of {run.name} on {data} are not those of their record: {wrong}")
         for clicked in run.clicked():
             metrics = (run.evaluations[clicked.data].folder.record or {}).get("metrics", {})
             stated = [metrics.get(f"iou_{t}") for t in range(1, clicked.most + 1)]

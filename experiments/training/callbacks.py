@@ -43,8 +43,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_partial(path)
         try:
-            with whole_file(path) as partial, partial.open("wb") as file:  # a file: its name would stand in the bytes
-                torch.save(checkpoint, file)
+            with whole_file(path) as partial:
+                torch.save(checkpoint, partial)
         except RuntimeError as error:  # PyTorch's answer to a full disk
             raise OSError(f"{path} could not be written: {error}") from error
 
@@ -65,7 +65,7 @@ def whole_checkpoint(path: Path) -> Path | None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if is_rank_zero() and path.exists():
         path.replace(path.with_name(f"{path.name}.damaged"))
-        print(f"note: {path} is damaged ({reason}), put aside; training begins anew", file=sys.stderr, flush=True)
+        print(f"note: {path} cannot be read ({reason}), put aside; training begins anew", file=sys.stderr, flush=True)
     return None
 
 

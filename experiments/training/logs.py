@@ -77,8 +77,9 @@ def join_logs(folder: Path) -> None:
 def whole_log_rows(log: Path) -> Iterator[dict[str, str]]:
     """The rows of a log; what a kill or a power cut left of a row is passed over."""
     lines = log.read_text(errors="replace").splitlines(keepends=True)
-    header, *others = csv.reader(line for line in lines if line.endswith("\n") and "\0" not in line) or [[]]
-    for values in others:
+    rows = csv.reader(line for line in lines if line.endswith("\n") and "\0" not in line)
+    header = next(rows, [])
+    for values in rows:
         row = dict(zip(header, values))
         if len(values) == len(header) and row.get("step", "").isdigit():
             yield row
