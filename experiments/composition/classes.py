@@ -91,14 +91,17 @@ def class_paths(tree: Any) -> Iterator[str]:
 
 def remember_typed(tree: Any) -> None:
     """Classes of a tree that was typed here are known from now on, to later commands as well."""
-    for class_path in {*class_paths(tree)} - {*filter(_known, class_paths(tree))}:
-        module, target = class_path.rpartition(".")[0], import_class(class_path)
-        modules = {module, str(getattr(target, "__module__", module))}
-        modules = {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
-        TYPED.update(modules)
-        set_parsing_settings(import_path_allowlist=sorted(modules))
+    modules = set()
+    for class_path in class_paths(tree):
+        if not _known(class_path):
+            module = class_path.rpartition(".")[0]
+            modules |= {module, str(getattr(import_class(class_path), "__module__", module))}
+    new = {name for name in modules - TYPED if name.partition(".")[0] not in sys.stdlib_module_names}
+    if new:
+        TYPED.update(new)
+        set_parsing_settings(import_path_allowlist=sorted(new))
         with suppress(OSError), _typed_before().open("a") as file:  # what cannot be kept has to be typed again
-            file.write("".join(f"{name}\n" for name in sorted(modules)))
+            file.write("".join(f"{name}\n" for name in sorted(new)))
 
 
 def refuse_foreign(tree: Any, where: str) -> None:
@@ -107,8 +110,8 @@ def refuse_foreign(tree: Any, where: str) -> None:
         if not _known(class_path):
             raise ValueError(
                 f"{where} names {class_path!r}, which is neither of the suite nor of {', '.join(LIBRARIES)}: it is not "
-                f"imported, since a run of strangers could execute anything. If you trust it, add a line "
-                f"{class_path.rpartition('.')[0] or class_path} to {_typed_before()}"
+                f"imported, since a run of strangers could execute anything. If you trust it, add the line "
+                f"{class_path.rpartition('.')[0] or class_path!r} to {_typed_before()}"
             )
 
 

@@ -147,9 +147,11 @@ def _changed_metrics(evaluation: Node, record: Mapping[str, Any]) -> Iterator[st
     except (ValueError, KeyError, ArithmeticError) as error:
         yield f"{rows} gives no numbers: {type(error).__name__}: {error}"
         return
-    for name, value in record.get("metrics", {}).items():
-        if not _equal(value, true.get(name)):
-            yield f"record {evaluation.folder.path / RECORD}: {name} is {value}, its rows give {true.get(name)}"
+    metrics = record.get("metrics", {})
+    wrong = [name for name in metrics if not _equal(metrics[name], true.get(name))]
+    for name in wrong[:1]:
+        others = f", and {len(wrong) - 1} more numbers differ" if len(wrong) > 1 else ""
+        yield f"record {evaluation.folder.path / RECORD}: {name} is {metrics[name]}, its rows give {true.get(name)}{others}"
 
 
 def _changed_cells(tree: dict[str, Any], stated: TableResult, true: TableResult) -> Iterator[str]:
