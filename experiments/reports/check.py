@@ -149,9 +149,10 @@ def _changed_metrics(evaluation: Node, record: Mapping[str, Any]) -> Iterator[st
         return
     metrics = record.get("metrics", {})
     wrong = [name for name in metrics if not _equal(metrics[name], true.get(name))]
-    for name in wrong[:1]:
-        others = f", and {len(wrong) - 1} more numbers differ" if len(wrong) > 1 else ""
-        yield f"record {evaluation.folder.path / RECORD}: {name} is {metrics[name]}, its rows give {true.get(name)}{others}"
+    if wrong:
+        name, others = wrong[0], f", and {len(wrong) - 1} more numbers differ" if len(wrong) > 1 else ""
+        told = f"{name} is {metrics[name]}, its rows give {true.get(name)}"
+        yield f"record {evaluation.folder.path / RECORD}: {told}{others}"
 
 
 def _changed_cells(tree: dict[str, Any], stated: TableResult, true: TableResult) -> Iterator[str]:
