@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from datamodules.files import remove_partial
 from datamodules.index import ObjectIndex
+from datamodules.locks import alone
 
 INDEX_VERSION = 1  # raise when a reader lists other objects than before
 
@@ -45,12 +45,25 @@ def state_of(sources: Iterable[Path]) -> list[str]:
 
 
 def opened(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], what: str) -> ObjectIndex:
-    """The index in this folder; `build` makes it first where there is none, in one process while the others wait."""
-    if not (folder / "index.json").exists():
+    """The index in this folder; `build` makes it first where there is none that can be read, in one process alone."""
+    found = _found(folder)
+    if found is None:
         with _alone(folder):
-            if not (folder / "index.json").exists():
+            found = _found(folder)
+            if found is None:
                 _built(folder, build, what)
-    return ObjectIndex.open(folder)
+    return ObjectIndex.open(folder) if found is None else found
+
+
+def _found(folder: Path) -> ObjectIndex | None:
+    """What is kept in this folder; None where there is nothing, or, which is said, nothing whole."""
+    if not (folder / "index.json").exists():
+        return None
+    try:
+        return ObjectIndex.open(folder)
+    except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError) as error:
+        print(f"note: the list of objects in {folder} is damaged ({error}); making it again", file=sys.stderr)
+        return None
 
 
 def _built(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], what: str) -> None:
@@ -91,15 +104,10 @@ def _writing() -> Iterator[None]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process per folder, where the file system has locks; what killed builds left is then cleared away."""
+    """One process per folder; what killed builds left is then cleared away."""
     with _writing():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        (folder.parent / f".{folder.name}.lock").touch()
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # no locks here: two processes may both build, the last one to finish stays
-            yield
-            return
+        (lock := folder.parent / f".{folder.name}.lock").touch()
+    with alone(lock, f"the list of objects {folder.name}"):
         remove_partial(folder)
         yield

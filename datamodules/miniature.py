@@ -9,16 +9,14 @@ picture has a generator of its own, keyed by seed and name.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datamodules.drawn.layouts import LAYOUTS
 from datamodules.files import remove_partial, whole_folder
+from datamodules.locks import alone
 from datamodules.ranges import WHOLE
 
 VERSION = 3  # raise when anything drawn or written changes
@@ -36,14 +34,14 @@ def draw(root: Path, seed: int = 0) -> Path:
     wanted = {"version": VERSION, "seed": seed}
     if _drawn(root).items() >= wanted.items():
         return root
-    with _alone(root):
+    with alone(root.with_name(f".{root.name}.lock"), f"the drawing {root}"):
         if _drawn(root).items() >= wanted.items():  # by another process, while this one waited
             return root
         found = {path.name for path in root.iterdir()} if root.exists() else set()
         if foreign := found - set(_drawn(root).get("holds", ())):
             raise FileExistsError(f"{root} holds {min(foreign)}; expected a new folder or one of drawn data sets only")
         remove_partial(root)
-        with whole_folder(root) as drawing:
+        with whole_folder(root, durable=False) as drawing:
             for draw_layout in LAYOUTS:
                 draw_layout(drawing, seed)
             holds = [MARKER, *sorted(path.name for path in drawing.iterdir())]
@@ -52,17 +50,12 @@ def draw(root: Path, seed: int = 0) -> Path:
 
 
 def _drawn(root: Path) -> dict[str, Any]:
-    """What the marker of a finished drawing says; empty where there is none."""
+    """What the marker of a finished drawing says; empty where there is none. A damaged one says what lies there."""
     marker = root / MARKER
-    return json.loads(marker.read_text()) if marker.exists() else {}
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with root.with_name(f".{root.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it when the process ends, however it ends
-        yield
+    try:
+        return dict(json.loads(marker.read_text())) if marker.exists() else {}
+    except (ValueError, TypeError):
+        return {"holds": [path.name for path in root.iterdir()]}
 
 
 def main() -> None:

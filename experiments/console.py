@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from rich.console import Console
@@ -56,6 +57,12 @@ def sentence(error: BaseException) -> str:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     text = " ".join(text.split())
     return text if isinstance(error, (ValueError, OSError)) and text else f"{type(error).__name__}: {text}"
+
+
+@cache
+def say_once(sentence: str) -> None:
+    """A note on the error stream, once however often its reason is met."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

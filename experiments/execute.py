@@ -9,7 +9,7 @@ from experiments.console import one_sentence
 from experiments.launching.making import execute, explained
 from experiments.options import Parser
 from experiments.runs.folder import RunFolder
-from experiments.runs.node import load_node
+from experiments.runs.reading import load_node
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from experiments.composition.classes import remember_typed
 from experiments.composition.merging import apply_profile, merge, parse_override
 from experiments.composition.resolvers import RESOLVERS
 from experiments.composition.tree import Tree
@@ -46,7 +47,9 @@ def compose(
         overrides: `key=value` of the command line, values in YAML.
     Raises ValueError with one sentence for anything that does not exist.
     """
-    return resolve(merged(recipe, dataset=dataset, reading=reading, row=row, profile=profile, overrides=overrides))
+    tree = merged(recipe, dataset=dataset, reading=reading, row=row, profile=profile, overrides=overrides)
+    remember_typed(tree)
+    return resolve(tree)
 
 
 def merged(

@@ -40,6 +40,10 @@ class Evaluation(Kind):
         """The test sets."""
         return list(config["evaluation"]["test"])
 
+    def files(self, node: Node) -> list[str]:
+        """The rows."""
+        return ["rows.csv"]
+
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind."""
         how, settings = protocol_of(node.config)
@@ -57,3 +61,8 @@ class Evaluation(Kind):
                 "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
             },
         )
+
+    def tidy(self, folder: RunFolder) -> None:
+        """What processes of earlier, interrupted attempts wrote."""
+        for part in folder.path.glob("rows.*.csv"):
+            part.unlink()

@@ -203,6 +203,10 @@ class FocusStudy(Kind):
         """The objects whose points move."""
         return list(config["evaluation"]["test"])
 
+    def files(self, node: Node) -> list[str]:
+        """The draws."""
+        return ["pictures/focus.csv"]
+
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind."""
         data, evaluation = node.config["data"]["init_args"], node.config["evaluation"]

@@ -21,10 +21,15 @@ class Selecting(Kind):
         """The rule; the rows are those of the evaluation."""
         return {"rule": dict(node.rule or {})}
 
+    def files(self, node: Node) -> list[str]:
+        """The list."""
+        return [LIST]
+
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind. Raises ValueError when no object is left."""
         evaluation = node.parents["evaluation"]
         assert node.rule is not None
+        evaluation.folder.check("rows.csv")
         metric, below = node.rule["metric"], node.rule["below"]
         chosen, seen = [], 0
         for row in read_rows(evaluation.folder.path / "rows.csv"):

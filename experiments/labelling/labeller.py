@@ -140,6 +140,10 @@ class Labelling(Kind):
         """The objects to be labelled."""
         return list(config["evaluation"]["test"])
 
+    def files(self, node: Node) -> list[str]:
+        """The masks."""
+        return [LABELS]
+
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind: rows go on where they stopped."""
         started, data = time.perf_counter(), node.config["data"]["init_args"]

@@ -45,8 +45,9 @@ def make_runs(table: Table, cells: Sequence[PlannedCell], devices: int, launch_b
             print(f"  failed: {error}", flush=True)
             failed[node.hash] = str(error)
     for cell in cells:
-        broken = next((failed[node.hash] for node in cell.nodes if node.hash in failed), None)
-        pending = next((waiting[node.hash] for node in cell.nodes if node.hash in waiting), "")
+        steps = in_order(cell.nodes)  # also of a done evaluation, whose training may have to be made again
+        broken = next((failed[step.hash] for step in steps if step.hash in failed), None)
+        pending = next((waiting[step.hash] for step in reversed(steps) if step.hash in waiting), "")
         cell.problem = cell.problem or (f"failed: {broken}" if broken else pending)
     if waiting:
         print(

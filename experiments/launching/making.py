@@ -24,9 +24,13 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
     with folder.locked() if rank_zero else contextlib.nullcontext():  # the others join what rank zero holds
         record = folder.record
         if record is not None:
+            if wrong := next(node.outdated(), None):
+                raise ValueError(wrong)
             return record
-        if rank_zero:
+        if rank_zero and not node.as_found:
             folder.prepare(node.describe())
+        if rank_zero:
+            folder.clear_partial()
         started = time.perf_counter()
         if rank_zero or not kind.alone:
             made = kind.make(node, folder, title or f"{node.kind} {node.hash}")
@@ -34,12 +38,14 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
             assert made is not None
             data = {"data": node.reads, "manifest": node.manifest} if node.reads else {}
             folder.finish(
+                node.result_files,
                 run=node.hash,
                 kind=node.kind,
                 metrics=dict(made.metrics),
                 seed=node.config["seed"],
                 seconds=time.perf_counter() - started,
                 parents=node.parent_hashes,
+                made_from=node.made_from,
                 behaviour=behaviour_of(node.config),
                 **data,
                 **made.facts,

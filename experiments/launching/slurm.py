@@ -14,7 +14,8 @@ from experiments.launching.local import Failed
 from experiments.launching.making import execute, explained
 from experiments.runs.files import write_atomically
 from experiments.runs.folder import RunFolder, runs_root
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import Node
+from experiments.runs.reading import load_node
 
 
 class Slurm:
@@ -99,10 +100,23 @@ class Job:
         os.environ["RUNS_ROOT"] = str(self.folder.parent)
         folder = RunFolder(self.folder)
         with explained(folder):
-            execute(load_node(folder), self.title)
+            node = load_node(folder)
+            _check_tasks(node)
+            execute(node, self.title)
 
     def checkpoint(self) -> Any:
         """Asked by submitit before the job is ended by its time limit or for another one: queue it again."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def _check_tasks(node: Node) -> None:
+    """Raises ValueError when a job has not the processes that its run is to be made by: no group would form."""
+    asked, tasks = node.config["trainer"], int(os.environ.get("SLURM_NTASKS", 0))
+    wanted = asked["devices"] * asked["num_nodes"] if isinstance(asked["devices"], int) else 0
+    if tasks and wanted and tasks != wanted:
+        raise ValueError(
+            f"this job has {tasks} tasks, and run {node.hash} is to be made by {wanted} now: the same command with "
+            "LAUNCHER=slurm submits it anew"
+        )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
 
+from experiments.evaluation.evaluate import protocol_of
 from experiments.reports.comparison_report import COMPARISON, again, as_lists
 from experiments.reports.files import from_tree, numbers_of
 from experiments.reports.grids import Grid, banner, grids
@@ -18,8 +19,10 @@ from experiments.reports.reading import html_grids, markdown_grids, squeezed
 from experiments.reproduction.cells import NOT_RUN, QUOTED, Cell, TableResult, complete, main_run, measure, not_run
 from experiments.reproduction.plan import Conditions, nodes_of
 from experiments.reproduction.tables import Table, load_table
-from experiments.runs.folder import runs_root
+from experiments.runs.folder import CONFIG, RECORD, RunFolder, runs_root
+from experiments.runs.node import Node
 from experiments.runs.older import is_older
+from experiments.runs.reading import load_node
 from experiments.runs.records import Records
 
 CHECKED = (
@@ -73,10 +76,10 @@ def _check_one(path: Path, runs: Path) -> Iterator[str]:
 
 
 def _changed_comparison(path: Path, tree: dict[str, Any]) -> Iterator[str]:
-    true = again(tree)
     for place, digest in tree["records"].items():
         if not Path(place).exists() or hashlib.sha256(Path(place).read_bytes()).hexdigest() != digest:
             yield f"record {place} is not the one the report was made from; compare the runs again"
+    true = again(tree)
     if tree["grids"] != as_lists(true):
         yield "its numbers are not those of the runs' rows"
     for other, read in ((path.with_suffix(".md"), markdown_grids), (path.with_suffix(".html"), html_grids)):
@@ -116,6 +119,42 @@ def _changed_records(tree: dict[str, Any], records: Records) -> Iterator[str]:
     for run, record in tree["records"].items():
         if records.digest(run) != record["sha256"]:
             yield f"record {records.path(run)} is not the one the report was made from; make the table again"
+        yield from _changed_run(records.read(run), RunFolder(records.root / run))
+
+
+def _changed_run(record: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
+    """Of a run: files that are not those it made, results that it was not made from, metrics that rows do not give."""
+    if not (folder.path / CONFIG).exists():  # of a report that was carried elsewhere with its records alone
+        if CONFIG in record.get("files", {}):
+            yield f"{folder.path / CONFIG} is missing"
+        return
+    try:
+        node = load_node(folder)
+    except (ValueError, OSError) as error:
+        yield str(error)
+        return
+    yield from node.outdated()
+    if node.kind == "evaluate" and node.found is not None and not node.found.older:
+        yield from _changed_metrics(node, record)
+
+
+def _changed_metrics(evaluation: Node, record: Mapping[str, Any]) -> Iterator[str]:
+    rows = evaluation.folder.path / "rows.csv"
+    if not rows.exists():
+        yield f"{rows} is missing: the numbers of run {evaluation.folder.name} cannot be computed again"
+        return
+    how, settings = protocol_of(evaluation.config)
+    try:
+        true = how.summarise(rows, settings)
+    except (ValueError, KeyError, ArithmeticError) as error:
+        yield f"{rows} gives no numbers: {type(error).__name__}: {error}"
+        return
+    metrics = record.get("metrics", {})
+    wrong = [name for name in metrics if not _equal(metrics[name], true.get(name))]
+    if wrong:
+        name, others = wrong[0], f", and {len(wrong) - 1} more numbers differ" if len(wrong) > 1 else ""
+        told = f"{name} is {metrics[name]}, its rows give {true.get(name)}"
+        yield f"record {evaluation.folder.path / RECORD}: {told}{others}"
 
 
 def _changed_cells(tree: dict[str, Any], stated: TableResult, true: TableResult) -> Iterator[str]:

@@ -23,7 +23,7 @@ from experiments.reports.pages import html_document, html_grid, html_pictures, m
 from experiments.runs.files import write_atomically
 from experiments.runs.folder import RunFolder
 from experiments.runs.models import load_model
-from experiments.runs.node import load_node
+from experiments.runs.reading import load_node
 
 COMPARISON = "comparison"  # what the JSON of such a report calls itself
 
@@ -148,6 +148,9 @@ def again(tree: Mapping[str, Any]) -> list[Grid]:
     """
     runs = runs_of(tree)
     for run in runs:
+        for data, evaluation in run.evaluations.items():
+            if wrong := next(evaluation.folder.changed("rows.csv"), None):
+                raise ValueError(f"the rows of {run.name} on {data} are not those of their record: {wrong}")
         for clicked in run.clicked():
             metrics = (run.evaluations[clicked.data].folder.record or {}).get("metrics", {})
             stated = [metrics.get(f"iou_{t}") for t in range(1, clicked.most + 1)]

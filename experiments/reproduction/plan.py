@@ -18,7 +18,8 @@ from experiments.reproduction.tables import load_table
 from experiments.runs.folder import RunFolder, runs_root
 from experiments.runs.identity import without_starts
 from experiments.runs.naming import NAMING, named_runs
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import Node
+from experiments.runs.reading import load_node
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,12 @@ class PlannedCell:
 
     def result(self, table: Table, records: Records, profile: str) -> Cell:
         """The cell as measured."""
-        lacking = [node for node in self.nodes if node.folder.record is None]
+        lacking = [run for node in self.nodes for run in node.with_ancestors() if run.folder.record is None]
         if self.problem or lacking:
             reason = self.problem or f"run {lacking[0].hash} has no record yet"
             return not_run(table, self.row, self.column, reason)
         other_start = random_start(self.nodes) or self.other_start
-        notes = filter(None, [older_code(self.nodes), other_start])
+        notes = filter(None, [older_code(self.nodes), other_start, changed_run(self.nodes)])
         return measure(
             table,
             self.row,
@@ -115,6 +115,11 @@ def made_by_code(table: Table, row: str, column: str) -> bool:
     spec = main_run(table.row(row).cells[column])
     assert spec is not None
     return spec.reading == "code" and spec.by_code and table.row(row).published.get(column) is not None
+
+
+def changed_run(nodes: Sequence[Node]) -> str:
+    """A note when a run is no longer what it was made: its files, or what it was made from, were changed."""
+    return next((wrong for node in nodes for run in node.with_ancestors() for wrong in run.outdated()), "")
 
 
 def check_metric(table: Table, row: str, column: str, nodes: Sequence[Node]) -> None:

@@ -32,10 +32,9 @@ def print_tables(state: Callable[[Table], str] | None = None, console: Console |
         for name in wanted_files(table):
             wanted.setdefault(name, []).append(str(table.number))
     show(grid, console)
-    for name, ids in sorted(wanted.items()):
-        show(
-            f"{name} is not set: {', '.join(ids)} start from other first weights than published (docs/data.md)", console
-        )
+    for name, numbers in sorted(wanted.items()):
+        those = ", ".join(numbers)
+        show(f"{name} is not set: tables {those} start from other first weights than published (docs/data.md)", console)
 
 
 def wanted_files(table: Table) -> list[str]:

@@ -23,6 +23,12 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """What records and reports know a file by. A quarter of a second for 250 MB."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file that is either the old one or the new one, whatever happens meanwhile."""
     with whole_file(path) as partial:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from datamodules.locks import alone
+from experiments.console import say_once
 from experiments.runs.environment import environment
-from experiments.runs.files import write_atomically
+from experiments.runs.files import sha256_of, write_atomically
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # plain values alone; in C where that was built
+CONFIG, RECORD = "config.yaml", "record.json"
 
 
 def runs_root() -> Path:
@@ -36,18 +39,51 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """The record, or None while the run is not finished."""
-        file = self.path / "record.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        """The record, or None while the run is not finished; a damaged one is said to be, and counts for nothing."""
+        file = self.path / RECORD
+        if not file.exists():
+            return None
+        try:
+            return dict(json.loads(file.read_text()))
+        except (ValueError, TypeError):
+            say_once(f"note: {file} is damaged, so the run counts as not finished: making it again writes a new one")
+            return None
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the run is. Raises ValueError when this is no run."""
-        file = self.path / "config.yaml"
+        """What the run is. Raises ValueError when this is no run, or nobody can read what it is."""
+        file = self.path / CONFIG
         if not file.exists():
-            raise ValueError(f"{self.path} is no run: it holds no config.yaml")
-        config: dict[str, Any] = yaml.safe_load(file.read_text())
+            raise ValueError(f"{self.path} is no run: it holds no {CONFIG}")
+        try:
+            config = yaml.load(file.read_text(), Loader=LOADER)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} cannot be read as plain values: {' '.join(str(error).split())}") from None
+        if not isinstance(config, dict) or not isinstance(config.get("config"), dict) or "kind" not in config:
+            raise ValueError(f"{file} does not say what the run is: expected its kind, config and parents")
         return config
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of those of these files that are there: of the folder, or by their whole path."""
+        return {name: sha256_of(self.path / name) for name in names if (self.path / name).exists()}
+
+    def check(self, *names: str) -> None:
+        """Raises ValueError naming one of these files, by default all, that is not what the run made.
+
+        Only what is there is compared, and only with a record that has digests: those of before had none.
+        """
+        if wrong := next(self.changed(*names), None):
+            raise ValueError(wrong)
+
+    def changed(self, *names: str) -> Iterator[str]:
+        """What `check` complains of, a sentence for each file."""
+        made: dict[str, str] = (self.record or {}).get("files", {})
+        for name, digest in self.digests(names or made).items():
+            if made.get(name, digest) != digest:
+                yield (
+                    f"{self.path / name} is not the file that the run made: its {RECORD} has another SHA-256; it was "
+                    "changed or is damaged. Bring the old one back, or delete the run's folder and make it again"
+                )
 
     @property
     def job(self) -> str | None:
@@ -66,41 +102,37 @@ class RunFolder:
         return self.problem.read_text() if self.problem.exists() else ""
 
     def prepare(self, config: Mapping[str, Any]) -> None:
-        """Make the folder and write what the run is."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "config.yaml").exists():
-            write_atomically(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        """Make the folder and write what the run is, anew as long as it has no record.
 
-    def finish(self, **content: Any) -> dict[str, Any]:
-        """Write record.json with the environment added: from now on the run is done."""
-        record = {"run": self.name, **content, **environment()}
-        write_atomically(self.path / "record.json", json.dumps(record, indent=1))
+        What names no run (devices, workers, places of the data) may be another than when it was begun.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.record is None:
+            write_atomically(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def clear_partial(self) -> None:
+        """Remove files that killed processes did not finish; for who holds the run."""
+        for left in self.path.glob(".*.partial-*"):
+            left.unlink(missing_ok=True)
+
+    def finish(self, files: Iterable[str] = (), **content: Any) -> dict[str, Any]:
+        """Write record.json, with the environment and the digests of these files: from now on the run is done."""
+        digests = self.digests([CONFIG, *files])
+        record = {"run": self.name, **content, "files": digests, **environment()}
+        write_atomically(self.path / RECORD, json.dumps(record, indent=1))
         return record
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the run; another process that wants it waits here and finds it finished."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks: do without
-                    yield
-                    return
-                if not isinstance(error, BlockingIOError):
-                    raise
-                print(f"run {self.name} is being made by another process; waiting for it", flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return alone(self.path / ".lock", f"run {self.name}")
 
 
 def find_run(reference: str) -> RunFolder:
     """A run by folder or by the beginning of its hash. Raises ValueError when none or several match."""
-    if (Path(reference) / "config.yaml").exists():
+    if (Path(reference) / CONFIG).exists():
         return RunFolder(Path(reference))
     pattern = f"{reference}*" if reference.isalnum() else "[]"  # a path that is not there matches nothing
-    found = sorted(folder for folder in runs_root().glob(pattern) if (folder / "config.yaml").exists())
+    found = sorted(folder for folder in runs_root().glob(pattern) if (folder / CONFIG).exists())
     if len(found) != 1:
         what = f"{len(found)} runs begin" if found else "no run begins"
         raise ValueError(

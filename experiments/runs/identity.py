@@ -13,12 +13,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.composition.classes import import_class
+from experiments.composition.classes import SUITE, class_paths, import_class
 from experiments.composition.tree import Tree
 from experiments.runs.files import file_digest
 from lightning_modules.networks.pretrained import find_pretrained
 
-OWN = ("datamodules", "lightning_modules", "experiments")
 # Of a trainer: where and on what a run is made, and what only shows its progress. sync_batchnorm is among them since
 # several processes then see the statistics that one would; the record says what was done.
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n_epoch", "sync_batchnorm")
@@ -47,7 +46,7 @@ def class_name(target: type) -> str:
     """The name of one of our classes, which no two share; of others with the module."""
     return (
         target.__qualname__
-        if target.__module__.partition(".")[0] in OWN
+        if target.__module__.partition(".")[0] in SUITE
         else f"{target.__module__}.{target.__qualname__}"
     )
 
@@ -55,6 +54,16 @@ def class_name(target: type) -> str:
 def behaviour_of(config: Tree) -> int:
     """That of a tree's method: raised when a fix changes its results, so that runs made before are made again."""
     return int(getattr(import_class(config["model"]["class_path"]), "behaviour", 1))
+
+
+def behaviours_of(tree: Any) -> dict[str, int]:
+    """The `behaviour` of every class that a tree names and that has one."""
+    found: dict[str, int] = {}
+    for class_path in class_paths(tree):
+        target = import_class(class_path)
+        if hasattr(target, "behaviour"):
+            found[class_name(target)] = int(target.behaviour)
+    return found
 
 
 def model_in_training(model: Tree) -> Tree:

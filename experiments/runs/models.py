@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from functools import cache
-
 from pytorch_lightning import LightningModule
 
 from experiments.composition.building import build_part
+from experiments.console import say_once
 from experiments.runs.folder import find_run
 from experiments.runs.identity import without_starts
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import Node
+from experiments.runs.reading import load_node
 
 
 def load_model(node: Node) -> LightningModule:
@@ -33,10 +32,5 @@ def read_run(reference: str) -> Node:
     node = load_node(find_run(reference))
     for run in node.with_ancestors():
         if run.found is not None and run.found.older:
-            _say_once(run.found.older)
+            say_once(f"note: {run.found.older}")
     return node
-
-
-@cache
-def _say_once(sentence: str) -> None:
-    print(f"note: {sentence}", file=sys.stderr, flush=True)

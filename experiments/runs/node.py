@@ -16,10 +16,10 @@ from datamodules.selection import open_objects
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
 from experiments.runs.files import digest
-from experiments.runs.folder import RunFolder, runs_root
-from experiments.runs.identity import behaviour_of, without
+from experiments.runs.folder import CONFIG, RunFolder, runs_root
+from experiments.runs.identity import behaviour_of, behaviours_of, without
 from experiments.runs.naming import NAMING, named_runs
-from experiments.runs.older import FORMAT, by_role, modern
+from experiments.runs.older import FORMAT
 from lightning_modules.networks.official import load_exactly, load_official, read_weights
 
 # Who makes a kind, by name: makers stand in higher rooms, which know the store, while the store knows none of them.
@@ -53,6 +53,10 @@ class Kind(ABC):
 
     def reads(self, config: Tree) -> list[Any]:
         """The data sets that it reads, whose objects determine the result, too."""
+        return []
+
+    def files(self, node: Node) -> list[str]:
+        """The files that hold its result, in its folder or by their whole path: its record has their digests."""
         return []
 
     @abstractmethod
@@ -103,12 +107,45 @@ class Node:
 
     @cached_property
     def hash(self) -> str:
-        """The run's name. Opens the data it needs: raises FileNotFoundError when that is not there."""
-        if self.found is not None and self.found.config == self.config:
-            return self.found.name
+        """The run's name. Opens the data it needs: raises FileNotFoundError when that is not there.
+
+        A finished run that was read from elsewhere than its place in the store is known by what it holds: another may
+        have its name.
+        """
+        if self.found is not None and self.as_found:
+            known = self.at_home or self.found.folder.record is None
+            return self.found.name if known else self._digest_of_content(self.found.name)
         content = {"format": FORMAT, "kind": self.kind, "parents": self.parent_hashes}
         content |= {"manifest": self.manifest} if self.reads else {}  # early: missing data says how to get it
         return digest({**content, **kind_of(self.kind).identity(self)})
+
+    @property
+    def as_found(self) -> bool:
+        """Whether it was read from a folder, and nothing of it has been changed since."""
+        return self.found is not None and self.found.content == self.content
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """All that was read from a folder's config.yaml."""
+        return self.kind, self.config, self.parents, self.lists, self.weights, self.rule
+
+    @property
+    def at_home(self) -> bool:
+        """Whether it lies where the store keeps a run of its name."""
+        if self.found is None or not self.as_found:
+            return True
+        return self.found.folder.path.resolve() == (runs_root() / self.found.name).resolve()
+
+    def _digest_of_content(self, name: str) -> str:
+        """What was made, and what came out; not where it lies."""
+        digests = self.folder.digests(self.result_files)
+        content = {"run": name, "config": self.config, "parents": self.parent_hashes, "files": list(digests.values())}
+        return digest(content)
+
+    @property
+    def result_files(self) -> list[str]:
+        """The files that hold its result."""
+        return kind_of(self.kind).files(self)
 
     @cached_property
     def manifest(self) -> str:
@@ -132,7 +169,7 @@ class Node:
     @property
     def folder(self) -> RunFolder:
         """Where the run is kept."""
-        if self.found is not None and self.found.config == self.config:
+        if self.found is not None and self.as_found:
             return self.found.folder
         return RunFolder(runs_root() / self.hash)
 
@@ -148,6 +185,23 @@ class Node:
         return self if about is None else about.model
 
     @property
+    def made_from(self) -> dict[str, list[str]]:
+        """The digests of the results that it builds on, by run, as their records have them."""
+        made = {run.hash: (run.folder.record or {}).get("files", {}) for run in self.ancestors}
+        return {run: sorted(d for name, d in files.items() if name != CONFIG) for run, files in made.items() if files}
+
+    def outdated(self) -> Iterator[str]:
+        """What is wrong with a finished run, a sentence each: its files were changed, or what it was made from was."""
+        record = self.folder.record or {}
+        yield from self.folder.changed()
+        for name, digests in self.made_from.items():
+            if record.get("made_from", {}).get(name, digests) != digests:
+                yield (
+                    f"run {self.hash} in {self.folder.path} was made from another result of run {name} than lies there "
+                    "now; delete its folder and make it again"
+                )
+
+    @property
     def ancestors(self) -> tuple[Node, ...]:
         """The runs that this one builds on directly."""
         return (*self.parents.values(), *self.lists)
@@ -160,21 +214,29 @@ class Node:
 
     @property
     def opened(self) -> Tree:
-        """The composed tree with the hashes in its data replaced by files, which are there when the run is made."""
+        """The composed tree with the hashes in its data replaced by files, which are there when the run is made.
+
+        Raises ValueError for a run's file that was changed since, also where it is named by its path.
+        """
+        named = (Path(name) for spec in self.reads for name in named_runs(spec).values())
+        for file in (*map(_file_of, self.lists), *named):
+            RunFolder(file.parent).check(file.name)
         if not self.lists:
             return self.config
         config, files = copy.deepcopy(self.config), {run.hash: _file_of(run) for run in self.lists}
         for spec in (*config["data"]["init_args"]["train"], *config["evaluation"]["test"]):
-            for key, run in named_runs(spec).items():
-                if run in files:
-                    spec[key] = str(files[run])
+            for key, name in named_runs(spec).items():
+                if name in files:
+                    spec[key] = str(files[name])
         return config
 
     def load_into(self, model: nn.Module, aside: Collection[str] = ()) -> None:
         """Give a model the weights of this finished training, or of the file that stands in for it.
 
-        `aside`: parts of the model that other runs fill, so that this one need not have them.
+        `aside`: parts of the model that other runs fill, so that this one need not have them. Raises ValueError when
+        the weights are not those that the run's record was written for.
         """
+        self.folder.check(*self.result_files)
         if self.kind == "weights":
             load_official(model.network, str(self.weights))  # type: ignore[arg-type]
         else:
@@ -185,7 +247,10 @@ class Node:
     def describe(self) -> dict[str, Any]:
         """What config.yaml holds: enough to make the run again from the folder alone."""
         content: dict[str, Any] = {"format": FORMAT, "run": self.hash, "kind": self.kind, "config": self.config}
-        content |= {"behaviour": behaviour_of(self.config), "parents": self.parent_hashes}
+        content |= {"behaviour": behaviour_of(self.config), "behaviours": behaviours_of(self.config)}
+        content["parents"] = self.parent_hashes
+        if away := {run.hash: str(run.folder.path.resolve()) for run in self.ancestors if not run.at_home}:
+            content["places"] = away
         if self.weights is not None:
             content["weights"] = str(Path(self.weights).resolve())
         if self.rule is not None:
@@ -201,44 +266,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Found:
-    """Where a node was read from, under which name, and what its tree was then."""
+    """Where a node was read from, under which name, and what it was then, see `Node.content`."""
 
     folder: RunFolder
     name: str
-    config: Tree
+    content: tuple[Any, ...]
     older: str = ""  # in words, what today's code would do otherwise
 
 
 def _file_of(run: Node) -> Path:
     """The list of a `select` run, the masks of a `label` run."""
     return run.folder.path / NAMING[run.kind][1]
-
-
-def load_node(folder: RunFolder) -> Node:
-    """The node that a run folder describes, also one that an older version of the suite made.
-
-    Raises ValueError when this is no run, or one that it builds on is not beside it.
-    """
-    content, older = modern(folder.config, folder.path.name)
-
-    def beside(name: str) -> Node:
-        return load_node(RunFolder(folder.path.parent / name))
-
-    if isinstance(content["parents"], list):
-        parents, lists = by_role(content["kind"], [beside(name) for name in content["parents"]])
-    else:
-        parents = {role: beside(name) for role, name in content["parents"].items() if role != LISTS}
-        lists = tuple(beside(name) for name in content["parents"].get(LISTS, ()))
-    found = Found(folder, content["run"], copy.deepcopy(content["config"]), older)
-    return Node(
-        kind=content["kind"],
-        config=content["config"],
-        parents=parents,
-        lists=lists,
-        weights=content.get("weights"),
-        rule=content.get("rule"),
-        found=found,
-    )
 
 
 def in_order(nodes: Sequence[Node]) -> list[Node]:

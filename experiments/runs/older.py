@@ -48,6 +48,18 @@ def modern(content: Mapping[str, Any], folder: str) -> tuple[Tree, str]:
     )
 
 
+def changed_since(run: str, then: Mapping[str, int], now: Mapping[str, int]) -> str:
+    """In words, which classes of a run answer otherwise today than when it was made; nothing where none does."""
+    changed = [name for name in now if then.get(name, now[name]) != now[name]]
+    if not changed:
+        return ""
+    which = ", ".join(f"{name} (behaviour {then[name]}, today's is {now[name]})" for name in changed)
+    return (
+        f"run {run} was made by an older version of {which}, see CHANGELOG.md: it is read as it is, and a table "
+        "of today makes a run of its own in its place"
+    )
+
+
 def by_role(kind: str, runs: Sequence[Run]) -> tuple[dict[str, Run], tuple[Run, ...]]:
     """The parents of format 1, which stood in a fixed order, by role; and those that the data named."""
     models = [run for run in runs if run.kind in ("train", "weights")]

@@ -22,8 +22,10 @@ class Records:
     def read(self, run: str) -> dict[str, Any]:
         if not self.path(run).exists():
             raise FileNotFoundError(f"run {run} has no record: expected {self.path(run)}; make the table again")
-        record: dict[str, Any] = json.loads(self.path(run).read_text())
-        return record
+        try:
+            return dict(json.loads(self.path(run).read_text()))
+        except (ValueError, TypeError):
+            raise ValueError(f"{self.path(run)} is damaged; make the table again") from None
 
     def digest(self, run: str) -> str:
         return hashlib.sha256(self.path(run).read_bytes()).hexdigest()

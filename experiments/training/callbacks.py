@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from datamodules.files import remove_partial, whole_file
 from datamodules.keys import seed_of
 from experiments.console import duration
+from experiments.runs.environment import is_rank_zero
 
 STEP = 0x57E9  # keeps the draws of training steps apart from those of the data
 
@@ -46,6 +47,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, partial)
         except RuntimeError as error:  # PyTorch's answer to a full disk
             raise OSError(f"{path} could not be written: {error}") from error
+
+
+def whole_checkpoint(path: Path) -> Path | None:
+    """The checkpoint to go on from; None where there is none.
+
+    One that cannot be read, which runs nothing, is put aside, and that is said: the training begins anew.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if {"state_dict", "optimizer_states", "loops"} <= set(checkpoint):
+            return path
+        reason = "it holds no training's state"
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever a garbled file makes of its reader
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if is_rank_zero() and path.exists():
+        path.replace(path.with_name(f"{path.name}.damaged"))
+        print(f"note: {path} cannot be read ({reason}), put aside; training begins anew", file=sys.stderr, flush=True)
+    return None
 
 
 class StepCheckpoint(ModelCheckpoint):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from datamodules.files import whole_file
 from experiments.composition.tree import Tree
 
 
@@ -68,12 +69,22 @@ def join_logs(folder: Path) -> None:
     """metrics.csv of a run from the logs of its one or several starts; a step made twice counts as made last."""
     rows: dict[int, dict[str, str]] = {}
     for log in sorted(folder.glob("log-*/metrics.csv"), key=lambda path: int(path.parent.name[4:])):
-        with open(log, newline="") as file:
-            for row in csv.DictReader(file):  # training and validation write a row each for the same step
-                rows.setdefault(int(row["step"]), {}).update({name: value for name, value in row.items() if value})
+        for row in whole_log_rows(log):  # training and validation write a row each for the same step
+            rows.setdefault(int(row["step"]), {}).update({name: value for name, value in row.items() if value})
     if not rows:
         return
-    with open(folder / "metrics.csv", "w", newline="") as file:
+    with whole_file(folder / "metrics.csv") as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows.values() for name in row)))
         writer.writeheader()
         writer.writerows(rows[step] for step in sorted(rows))
+
+
+def whole_log_rows(log: Path) -> Iterator[dict[str, str]]:
+    """The rows of a log; what a kill or a power cut left of a row is passed over."""
+    lines = log.read_text(errors="replace").splitlines(keepends=True)
+    rows = csv.reader(line for line in lines if line.endswith("\n") and "\0" not in line)
+    header = next(rows, [])
+    for values in rows:
+        row = dict(zip(header, values))
+        if len(values) == len(header) and row.get("step", "").isdigit():
+            yield row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from experiments.composition.tree import Tree
 from experiments.runs.files import file_digest
 from experiments.runs.folder import RunFolder
@@ -25,6 +27,10 @@ class ReleasedWeights(Kind):
             "data": data_in_training(config["data"])["arguments"].get("sample"),
             "precision": config["trainer"]["precision"],
         }
+
+    def files(self, node: Node) -> list[str]:
+        """The file itself, wherever it lies."""
+        return [str(Path(str(node.weights)).resolve())]
 
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind."""

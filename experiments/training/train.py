@@ -20,7 +20,7 @@ from experiments.runs.folder import RunFolder
 from experiments.runs.identity import MACHINE, data_in_training, first_weights, model_in_training, without
 from experiments.runs.models import load_model
 from experiments.runs.node import LISTS, Kind, Made, Node
-from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints
+from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints, whole_checkpoint
 from experiments.training.logs import join_logs, loggers, own_wandb_run
 from lightning_modules.networks.official import load_exactly
 
@@ -45,20 +45,25 @@ class Training(Kind):
         """The training sets."""
         return list(config["data"]["init_args"]["train"])
 
+    def files(self, node: Node) -> list[str]:
+        """The weights."""
+        return ["weights.pt"]
+
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind."""
         with own_wandb_run():
             return train(node, folder, title)
 
     def tidy(self, folder: RunFolder) -> None:
-        """The checkpoint to go on from."""
-        (folder.path / "last.ckpt").unlink(missing_ok=True)
+        """The checkpoint to go on from, and one that nobody could."""
+        for checkpoint in ("last.ckpt", "last.ckpt.damaged"):
+            (folder.path / checkpoint).unlink(missing_ok=True)
 
 
 def train(node: Node, folder: RunFolder, title: str) -> Made | None:
     """Train a node; what came out, on rank zero."""
     config, data = node.opened, node.config["data"]["init_args"]
-    last = folder.path / "last.ckpt"
+    last = whole_checkpoint(folder.path / "last.ckpt")
     minutes = from_environment("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES, Range(0))
     with without_hints():
         cli = instantiate(
@@ -76,10 +81,10 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
         take_parents(node, cli.model)
         if config["channels_last"]:
             cli.model.to(memory_format=torch.channels_last)
-        if last.exists() and trainer.is_global_zero:
+        if last is not None and trainer.is_global_zero:
             print(f"  {title}: continuing from {last}", flush=True)
         try:
-            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
+            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last)
         except SystemExit:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from None
     if not trainer.is_global_zero:

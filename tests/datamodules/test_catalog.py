@@ -224,3 +224,20 @@ def test_a_data_set_of_the_catalog_is_complete():
 def test_asking_what_is_there_does_not_import_torch():
     script = "import sys; from datamodules.catalog import catalog; catalog(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["index.json", "object_id.npy", "image_paths_offsets.npy"])
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_list_of_objects_is_made_again(davis, capsys, name, damage):
+    before = open_index("davis345").fingerprint()
+    (kept,) = (davis.parent.parent / "cache" / "indices").glob("*/index.json")
+    file = kept.parent / name
+    if damage is None:
+        file.write_bytes(file.read_bytes()[:-3])
+    else:
+        file.write_bytes(damage)
+    assert open_index("davis345").fingerprint() == before
+    assert f"the list of objects in {kept.parent} is damaged" in capsys.readouterr().err
+    capsys.readouterr()
+    open_index("davis345")
+    assert capsys.readouterr().err == ""

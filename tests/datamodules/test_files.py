@@ -1,7 +1,12 @@
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from datamodules import files
 from datamodules.files import remove_partial, whole_file, whole_folder
 
 
@@ -55,3 +60,26 @@ def test_what_the_killed_left_is_found_by_the_name_of_what_they_wrote(tmp_path: 
         other.touch()
     remove_partial(tmp_path / "[1].ckpt")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([other.name, "[1].ckpt"])
+
+
+def test_what_dead_writers_left_goes_and_what_live_ones_write_stays(tmp_path: Path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    name = f".rows.csv.partial-{platform.node()}-{{}}-0a1b"
+    left, live = (tmp_path / name.format(pid) for pid in (dead.stdout.strip(), os.getpid()))
+    elsewhere = tmp_path / ".rows.csv.partial-node7-7-0a1b"
+    for file in (left, live, elsewhere):
+        file.touch()
+    with whole_file(tmp_path / "rows.csv") as partial:
+        partial.touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", live.name, elsewhere.name}
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch):
+    synced: list[tuple[str, bool]] = []
+    monkeypatch.setattr(files, "_on_disk", lambda path: synced.append((path.name, (tmp_path / "record.json").exists())))
+    with whole_file(tmp_path / "record.json") as partial:
+        partial.touch()
+    with whole_folder(tmp_path / "index") as building:
+        (building / "a.npy").touch()
+    assert synced[:2] == [(partial.name, False), (tmp_path.name, True)]
+    assert [name for name, _ in synced[2:]] == ["a.npy", building.name, tmp_path.name]

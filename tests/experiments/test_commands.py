@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import json
 import re
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from experiments import evaluate, fit, predict, reproduce, sweep_local
 from experiments.console import one_sentence
 from experiments.interactive.first_clicks import extreme_order
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
+from experiments.runs.files import sha256_of
 from experiments.runs.folder import find_run
-from experiments.runs.node import load_node
+from experiments.runs.reading import load_node
 from experiments.training.callbacks import AtomicCheckpointIO
 from tests.experiments.tiny import TINY
 
@@ -182,6 +184,8 @@ def test_a_node_with_another_tree_has_another_name(here):
     stricter["evaluation"]["threshold"] = 0.9
     assert replace(found, config=stricter).hash != found.hash
     assert replace(found, config=copy.deepcopy(found.config)).hash == found.hash
+    assert replace(found, kind="label").hash != found.hash
+    assert replace(found, parents={**found.parents, "first_stage": found.model}).hash != found.hash
 
 
 def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, finished, capsys):
@@ -191,5 +195,8 @@ def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, fin
     (here / "runs" / record["parents"]["model"]).rename(moved)
     config = (moved / "config.yaml").read_text()
     (moved / "config.yaml").write_text(config.replace("name: pascal/train", "name: folder:/gone"))
+    told = json.loads((moved / "record.json").read_text())  # as of a run that was made from data that only others have
+    told["files"]["config.yaml"] = sha256_of(moved / "config.yaml")
+    (moved / "record.json").write_text(json.dumps(told))
     evaluate.main(["--run", str(moved), "--data", "{name: berkeley, limit: 3}"])
     assert "mean_iou" in capsys.readouterr().out

@@ -41,7 +41,8 @@ from experiments.evaluation.settings import MaskSettings, read_settings
 from experiments.evaluation.simulated_user import SimulatedUser
 from experiments.launching.making import execute
 from experiments.runs.folder import find_run
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import Node
+from experiments.runs.reading import load_node
 from lightning_modules.metrics.masks import object_iou
 from tests.conftest import GOLDEN, disc, square
 from tests.experiments.tiny import TINY

@@ -20,7 +20,8 @@ from experiments.reports.check import check_report
 from experiments.reproduction.plan import Conditions, built_on, evaluation_node, find_spec
 from experiments.reproduction.requests import FitRequest
 from experiments.runs.naming import LIST
-from experiments.runs.node import Node, in_order, load_node
+from experiments.runs.node import Node, in_order
+from experiments.runs.reading import load_node
 from tests.experiments.tiny import CHANGED, SHRUNK, TINY, report_of
 
 CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))

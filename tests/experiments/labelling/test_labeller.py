@@ -34,7 +34,8 @@ from experiments.reproduction.specs import Pair, RowData
 from experiments.reproduction.tables import read_table
 from experiments.runs.folder import RunFolder
 from experiments.runs.naming import LABELS
-from experiments.runs.node import Node, in_order, load_node
+from experiments.runs.node import Node, in_order
+from experiments.runs.reading import load_node
 from tests.experiments.tiny import SHRUNK, TINY
 
 CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))

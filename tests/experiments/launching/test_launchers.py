@@ -107,6 +107,26 @@ def test_a_child_of_a_job_submitted_anew_waits_for_the_new_one(store, cluster):
     assert cluster.executor.jobs[-1][1]["slurm_additional_parameters"]["dependency"] == "afterok:103"
 
 
+def test_a_job_with_other_processes_than_its_run_s_is_refused(store, cluster, monkeypatch):
+    training, _ = chain()
+    Slurm(1, cluster.executor).launch(training, "t")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with pytest.raises(ValueError, match=f"this job has 2 tasks, and run {training.hash} is to be made by 1 now"):
+        cluster.executor.jobs[0][0]()
+    assert training.folder.record is None
+
+
+def test_a_run_that_was_cut_off_is_made_by_the_processes_that_are_asked_for_now(store, cluster):
+    for processes in (1, 2):
+        strategy = "ddp" if processes > 1 else "auto"
+        training, _ = chain(f"--trainer.devices={processes}", f"--trainer.strategy={strategy}")
+        Slurm(processes, cluster.executor).launch(training, "t")
+    (first, _), (second, asked) = cluster.executor.jobs
+    assert first.folder == second.folder
+    told = RunFolder(second.folder).config["config"]["trainer"]
+    assert told["devices"] == asked["tasks_per_node"] == 2
+
+
 def test_a_refused_job_is_one_sentence(store, cluster, monkeypatch):
     def refuse(job):
         raise RuntimeError("sbatch: error: invalid account\n or partition")
@@ -140,6 +160,28 @@ def test_the_children_of_a_failed_run_are_reported_and_other_rows_run(here, monk
     assert ended.value.code == 1
     reasons = [cell["reason"] for cell in report_of(here, "dextr-4")["cells"][1:3]]
     assert reasons == ["failed: the disk is full", "job 5 is running"]
+
+
+def test_a_training_that_cannot_be_made_again_leaves_a_report_of_the_other_rows(here, monkeypatch):
+    class Stub:
+        def launch(self, node, title):
+            if (node.folder.path / "lost").exists():
+                raise Failed("its data are gone")
+            node.folder.prepare(node.describe())
+            metrics = {} if node.kind == "train" else {"mean_iou": 0.5, "n": 3}
+            node.folder.finish(kind=node.kind, metrics=metrics, parents=node.parent_hashes)
+            return ""
+
+    monkeypatch.setattr(graph, "launcher", lambda name, devices: Stub())
+    reproduce.main(["dextr-4", *SHRUNK, "--rows=2,3"])
+    run = report_of(here, "dextr-4")["cells"][1]["runs"][0]
+    training = RunFolder(here / "runs" / RunFolder(here / "runs" / run).record["parents"]["model"])
+    (training.path / "record.json").write_text("")
+    (training.path / "lost").touch()
+    with pytest.raises(SystemExit):
+        reproduce.main(["dextr-4", *SHRUNK, "--rows=2,3"])
+    cells = report_of(here, "dextr-4")["cells"][1:3]
+    assert (cells[0]["reason"], cells[1]["measured"]) == ("failed: its data are gone", 50)
 
 
 def test_a_launcher_is_refused_in_one_sentence(monkeypatch, tmp_path):

@@ -195,6 +195,11 @@ def _coloured(path: Path) -> int:
     return int((np.ptp(picture, axis=2) > 15).sum())
 
 
+def found_in(folder: RunFolder, node: Node) -> Node:
+    """The node as if it was read from this folder."""
+    return replace(node, found=Found(folder, folder.name, node.content))
+
+
 @pytest.fixture
 def clicked(tmp_path):
     """An evaluation by clicks of a recipe and the training behind it, as folders with records only."""
@@ -206,8 +211,8 @@ def clicked(tmp_path):
         for folder, content in ((train, {"initial_weights": "random"}), (evaluation, {"metrics": {"n": 345}})):
             folder.path.mkdir()
             (folder.path / "record.json").write_text(json.dumps(content))
-        found = [Found(folder, folder.name, config) for folder in (train, evaluation)]
-        return Node("evaluate", config, {"model": Node("train", config, parents, found=found[0])}, found=found[1])
+        training = found_in(train, Node("train", config, parents))
+        return found_in(evaluation, Node("evaluate", config, {"model": training}))
 
     return make
 
@@ -267,7 +272,7 @@ def test_a_row_of_several_test_sets_tells_each_choice_once(clicked):
 
 def test_pictures_of_a_run_and_curves_of_a_training_appear_once(clicked, tmp_path):
     node = clicked("itis")
-    other = replace(node, found=Found(RunFolder(tmp_path / "other"), "other", node.config))
+    other = found_in(RunFolder(tmp_path / "other"), node)
     for folder in (node.folder, other.folder):
         for i in range(8):
             save_picture(np.zeros((4, 4, 3), np.uint8), folder.path / "pictures" / f"{i:07d}-iou50.0.png")

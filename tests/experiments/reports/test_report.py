@@ -14,13 +14,15 @@ from rich.console import Console
 from datamodules.clicks.points import PointKind
 from experiments.curves import learning_curves
 from experiments.pictures import contact_sheet, overlay, save_picture
-from experiments.reports.check import check_report
+from experiments.reports.check import _changed_run, check_report
 from experiments.reports.files import print_report, write_report
 from experiments.reproduction.cells import Choice, Picture, judge, measure, not_run, table_result
 from experiments.reproduction.plan import Conditions
 from experiments.reproduction.planned import absent_start
 from experiments.reproduction.tables import load_table
+from experiments.runs.folder import find_run
 from experiments.runs.records import Records
+from tests.experiments.tiny import TINY
 
 CHAIN = load_table("dextr-4")
 BOXES, PSP, POINTS, SBD = [row.label for row in CHAIN.rows]
@@ -322,6 +324,22 @@ def test_a_changed_record_is_found(runs, tmp_path):
     record_path = Records(runs).path("points-1")
     record_path.write_text(record_path.read_text().replace("0.87", "0.92"))
     assert any("points-1/record.json is not the one" in complaint for complaint in check_report(path, runs))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("config.yaml", lambda text: text.replace("threshold: 0.5", "threshold: 0.4"), "config.yaml is not the file"),
+        ("rows.csv", lambda text: text[: len(text) // 2], "rows.csv is not the file that the run made"),
+        ("rows.csv", lambda text: "", "rows.csv gives no numbers"),
+        ("record.json", lambda text: text.replace('"mean_iou": 0.', '"mean_iou": 0.9'), "mean_iou is 0.9"),
+    ],
+)
+def test_what_was_changed_in_a_run_is_found(here, finished, name, change, sentence):
+    run = find_run(finished(TINY)["run"])
+    assert list(_changed_run(run.record, run)) == []
+    (run.path / name).write_text(change((run.path / name).read_text()))
+    assert any(sentence in complaint for complaint in _changed_run(run.record, run))
 
 
 def test_a_missing_record_is_found(runs, tmp_path):

@@ -27,8 +27,9 @@ from experiments.runs.identity import (
     without_starts,
 )
 from experiments.runs.models import read_run
-from experiments.runs.node import Node, load_node
+from experiments.runs.node import Node
 from experiments.runs.older import older_runs
+from experiments.runs.reading import load_node
 from experiments.training.train import check_roles
 from lightning_modules.dextr import DEXTR
 from tests.experiments.tiny import SHRUNK
