@@ -65,6 +65,11 @@ def run_totals(rle: NDArray[np.uint8], offsets: NDArray) -> tuple[NDArray[np.int
     return covered, inside
 
 
+def all_are_digits(rle: NDArray[np.uint8]) -> bool:
+    """Whether these bytes are of those that compressed run lengths are written in."""
+    return not len(rle) or (int(rle.min()) >= 48 and int(rle.max()) <= 111)
+
+
 def _totals(encoded: NDArray[np.uint8], offsets: NDArray) -> tuple[NDArray, NDArray]:
     digits = encoded - np.uint8(48)  # what is below wraps to above 63
     last = (digits & 32) == 0

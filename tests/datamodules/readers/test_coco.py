@@ -288,6 +288,17 @@ def test_run_lengths_are_counted_as_pycocotools_decodes_them(pixels, cut):
     assert covered[3] == -1
 
 
+def test_all_run_lengths_of_a_large_file_are_counted_once_one_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.readers.coco.COUNTED", 4)
+    whole = compressed(np.indices(SIZE).sum(axis=0).astype(np.uint8) % 2)
+    annotations = [coco_annotation(i, 1, whole, bbox=None) for i in range(1, 13)]
+    assert len(read(write_coco(tmp_path, annotations))) == 12
+    for damaged in (1, 6):  # the first is among the four; the second has a byte that is no digit
+        annotations[damaged - 1] = coco_annotation(damaged, 1, whole | {"counts": whole["counts"][:-9] + "~"})
+        index = read(write_coco(tmp_path, annotations))
+        assert len(index) == 12 - (1 if damaged == 1 else 2)
+
+
 def test_crowds_can_be_taken_as_objects(tmp_path):
     run_lengths = uncompressed(rectangle(2, 3, 6, 6))
     file = write_coco(tmp_path, [coco_annotation(i, 1, run_lengths, iscrowd=1) for i in (1, 2)])
