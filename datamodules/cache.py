@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.files import remove_partial
-from datamodules.index import ObjectIndex
+from datamodules.index import ObjectIndex, Strings
 from datamodules.locks import alone
 
-INDEX_VERSION = 1  # raise when a reader lists other objects than before
+INDEX_VERSION = 2  # raise when a reader lists other objects than before
+REFUSED = "refused.txt"  # beside an index: the entries of its files that have wrong values, each with the reason
 
 
 def cache_folder() -> Path:
@@ -71,10 +72,17 @@ def _built(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], wh
     started = time.perf_counter()
     index, sources = build()
     index = replace(index, content=index.content or content_hash(sources))
+    refused = list(index.refused)
     with _writing():
-        index.save(folder, sources=[str(path) for path in sources])
+        replace(index, refused=Strings.of([])).save(folder, sources=[str(path) for path in sources])
+        if refused:
+            (folder / REFUSED).write_text("".join(f"{sentence}\n" for sentence in refused), encoding="utf-8")
     counts = f"{len(index):,} objects on {index.num_images:,} images"
     print(f"  {counts}, {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+    for sentence in index.left_out:
+        print(f"  left out: {sentence}", file=sys.stderr, flush=True)
+    if refused:
+        print(f"  all entries with wrong values are listed in {folder / REFUSED}", file=sys.stderr, flush=True)
 
 
 def content_hash(sources: Iterable[Path]) -> str:
@@ -97,8 +105,8 @@ def _writing() -> Iterator[None]:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"the list of objects cannot be kept in {cache_folder().absolute()} ({error.strerror}); make room there, "
-            "or set CACHE_ROOT to a folder that can be written",
+            f"the list of objects cannot be kept in {cache_folder().absolute()} ({error.strerror or error}); make room "
+            "there, or set CACHE_ROOT to a folder that can be written",
         ) from None
 
 

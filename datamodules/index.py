@@ -64,6 +64,7 @@ class ObjectIndex(StoredColumns):
     start_files: Strings = field(default_factory=lambda: Strings.of([]), metadata=OPTIONAL)
     start_file: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32), metadata=OPTIONAL)
     left_out: tuple[str, ...] = ()  # sentences that begin with a number: "11 crowd annotations"
+    refused: Strings = field(default_factory=lambda: Strings.of([]), metadata=OPTIONAL)  # from the reader to the cache
     content: str = ""  # hash of the annotation files, set when the catalog builds the index
 
     def __post_init__(self) -> None:

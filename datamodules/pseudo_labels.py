@@ -84,6 +84,8 @@ def _read_labels(file: Path) -> ObjectIndex:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             what = f"has no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{file} is not the labels.json of a label run: an annotation {what}") from None
+    if annotations.wrong.count:
+        raise ValueError(f"{file} is not the labels.json of a label run: {annotations.wrong.first}")
     if not len(annotations.ids) or len(annotations.ids) != len(object_ids):
         raise ValueError(f"{file} is not the labels.json of a label run: it has no masks, or crowds")
     kinds = column(annotations.kinds)

@@ -23,6 +23,7 @@ from experiments.options import Parser
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
+from experiments.runs.records import left_out_in_words
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     protocol, settings = protocol_of(node.config)
     print(protocol.table(record["metrics"], settings))
-    print(f"rows: {node.folder.path / 'rows.csv'}")
+    print(f"rows: {node.folder.path / 'rows.csv'}{left_out_in_words(record)}")
 
 
 if __name__ == "__main__":

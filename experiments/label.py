@@ -28,6 +28,7 @@ from experiments.runs.environment import is_rank_zero
 from experiments.runs.models import finished_training
 from experiments.runs.naming import LABELS
 from experiments.runs.node import Node
+from experiments.runs.records import left_out_in_words
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -66,14 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     options = parse(arguments)
     node = node_of(options)
-    execute(node, str(options.boxes or options.data))
+    record = execute(node, str(options.boxes or options.data))
     if not is_rank_zero():
         return
     labels = node.folder.path / LABELS
     if options.out is not None:
         with whole_file(options.out) as partial:
             shutil.copyfile(labels, partial)
-    print(f"masks: {options.out or labels}, a few pictures: {node.folder.path / 'pictures'}")
+    made = f"masks: {options.out or labels}, a few pictures: {node.folder.path / 'pictures'}"
+    empty = f"; {record['metrics']['empty']:,} objects got no mask" if record["metrics"]["empty"] else ""
+    print(f"{made}{empty}{left_out_in_words(record)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,36 +11,57 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from datamodules.columns import Strings, object_ids, offsets_of
+from datamodules.columns import Strings, gathered, object_ids, offsets_of
 from datamodules.index import MaskKind, ObjectIndex
 from datamodules.masks import rle_of_polygons
+from datamodules.readers.coco_joining import (
+    UNKNOWN,
+    Joined,
+    inclusive_boxes,
+    on_image,
+    shares_of_an_image,
+    with_refused,
+)
 from datamodules.readers.coco_lists import AnnotationList, Annotations, Categories, Images, column
-from datamodules.readers.json_stream import list_elements
+from datamodules.readers.coco_masks import Extent, all_are_digits, polygon_extents, run_totals
+from datamodules.readers.coco_values import UNREADABLE, unusable
+from datamodules.readers.json_stream import list_elements, read_text
+from datamodules.readers.other_files import what_it_is
 
-UNKNOWN = -1  # a box or an area that the file does not say
-SMALL = 16  # only objects that the file calls smaller than this (px), or thinner than 2 px, can turn out to be empty
+SMALL = 16  # only objects smaller than this (px), or thinner than 2 px, can turn out to be empty
+SHORT = 16  # bytes of run lengths: an empty mask is one run
+COUNTED = 2_000  # of the others of a file so many are counted, which takes long
+SPAN = "({0:.4g}, {1:.4g}) to ({2:.4g}, {3:.4g})"  # of an extent
+FAR = 10  # times the longer side of an image: a corner beyond is no place in it, and filling it would take all memory
 
 
 def read_coco(
-    annotation_file: Path, image_folders: Sequence[Path], dataset: str, *, ids_of: str | None = None
+    annotation_file: Path,
+    image_folders: Sequence[Path],
+    dataset: str,
+    *,
+    ids_of: str | None = None,
+    crowds_are_objects: bool = False,
 ) -> ObjectIndex:
     """The objects of a COCO or LVIS annotation file, sorted by image id and then as in the file.
 
     Polygons and both kinds of run lengths are kept as they are; crowds and objects without pixels are left out and
-    counted. Images without annotations stay. COCO knows no void.
+    counted, as are entries with a value that cannot be what it says, which are listed in `refused`. Images without
+    annotations stay. COCO knows no void.
 
     Args:
         image_folders: where the images may lie; the first folder that holds the first image is used.
         ids_of: the data set the ids are made for, where it is not `dataset` itself.
-    Raises FileNotFoundError for missing files; ValueError naming the annotation for duplicate ids, unknown images and
-    categories, run lengths of another size than the image, and entries that are not what the format says.
+        crowds_are_objects: CVAT says `iscrowd: 1` of whatever was drawn with its brush.
+    Raises FileNotFoundError for missing files; ValueError saying what a file is that is none of COCO's, and for one of
+    which no annotation can be read, naming the first ones.
     """
-    annotations = Annotations()
+    annotations = Annotations(crowds_are_objects)
     images, categories = read_lists(annotation_file, annotations)
     try:
         index = _joined(images, annotations, categories, dataset, ids_of or dataset)
-        paths = image_files(index.image_paths, image_folders)
-        return replace(_without_empty(index, annotations), image_paths=paths)
+        _check_some_left(index, annotations, annotation_file)
+        return replace(index, image_paths=image_files(index.image_paths, image_folders))
     except ValueError as error:
         raise ValueError(f"{annotation_file}: {error}") from None
 
@@ -48,9 +69,9 @@ def read_coco(
 def read_lists(annotation_file: Path, annotations: AnnotationList) -> tuple[Images, Categories]:
     """The lists of a COCO file, entry by entry; annotations go into the given list.
 
-    Raises FileNotFoundError for a missing file, ValueError naming the entry that is not what the format says.
+    Raises FileNotFoundError for a missing file, ValueError saying what the file is if not COCO's.
     """
-    images, categories = Images(), Categories()
+    images, categories = Images(annotations.wrong), Categories()
     lists: dict[str, Images | AnnotationList | Categories] = {
         "images": images,
         "annotations": annotations,
@@ -60,46 +81,41 @@ def read_lists(annotation_file: Path, annotations: AnnotationList) -> tuple[Imag
         if key in lists:
             try:
                 lists[key].add(entry)
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                native = entry.get("id", "without id") if isinstance(entry, dict) else repr(entry)[:60]
-                what = f"has no {error}" if isinstance(error, KeyError) else f"is not as COCO's format says: {error}"
-                raise ValueError(f"entry {native} of {key!r} in {annotation_file} {what}") from None
+            except UNREADABLE as error:  # of a category: all others are left out by themselves
+                who, why = unusable("category", entry, len(categories.names) + 1, error)
+                raise ValueError(f"{who} in {annotation_file} is not as COCO's format says: {why}") from None
+    if not images.ids and images.left_out:
+        raise ValueError(f"{annotation_file}: none of its images can be read: {annotations.wrong.first}")
     if not images.ids:
-        raise ValueError(
-            f"{annotation_file} lists no images; expected COCO's keys 'images', 'annotations', 'categories'"
-        )
+        raise ValueError(f"{annotation_file} {what_it_is(read_text(annotation_file))}")
     return images, categories
 
 
 def _joined(images: Images, annotations: Annotations, categories: Categories, dataset: str, ids_of: str) -> ObjectIndex:
     """One index of the three lists, its image paths still names."""
-    image_order = np.argsort(column(images.ids), kind="stable")
-    sizes = column(images.sizes, 2)[image_order].astype(np.int32)
-    ids = column(annotations.ids).astype(np.int64)
-    image = places_of(column(annotations.image_ids), column(images.ids)[image_order], ids, "image")
-    category_ids = np.array(sorted(categories.names), np.int64)
-    category = places_of(column(annotations.category_ids), category_ids, ids, "category", unnamed=-1)
-    check_duplicates(ids)
+    lists = Joined.of(images, annotations, categories)
     kinds, lengths = column(annotations.kinds).astype(np.uint8), column(annotations.lengths).astype(np.int64)
-    _check_rle_sizes(column(annotations.rle_sizes, 2), sizes[image[kinds == MaskKind.RLE]], ids[kinds == MaskKind.RLE])
-    ranges = np.zeros((len(ids), 2), np.int64)
+    ranges = np.zeros((len(kinds), 2), np.int64)
     for kind in (MaskKind.POLYGONS, MaskKind.RLE):
         offsets = offsets_of(lengths[kinds == kind])
         ranges[kinds == kind] = np.stack([offsets[:-1], offsets[1:]], axis=1)
-    order = np.argsort(image, kind="stable")
-    nowhere = np.full(len(ids), -1, np.int32)
-    return ObjectIndex(
+    order, sizes = lists.order, lists.sizes[lists.image]
+    boxes, area = column(annotations.boxes, 4)[order], column(annotations.areas)[order]
+    box = inclusive_boxes(boxes, sizes)
+    box[~on_image(boxes, sizes) | shares_of_an_image(*boxes.T)] = UNKNOWN
+    nowhere = np.full(len(kinds), -1, np.int32)
+    index = ObjectIndex(
         dataset=dataset,
-        image_paths=Strings.of(images.names[i] for i in image_order),
-        image_size=sizes,
-        object_id=object_ids(ids_of, ids[order].tolist()),
-        native_id=Strings.of(map(str, ids[order].tolist())),
-        image=image[order],
-        box=inclusive_boxes(column(annotations.boxes, 4), sizes[image])[order],
-        area=np.nan_to_num(column(annotations.areas), nan=UNKNOWN).astype(np.int64)[order],
-        category=category[order],
+        image_paths=lists.names,
+        image_size=lists.sizes,
+        object_id=object_ids(ids_of, lists.ids.tolist()),
+        native_id=Strings.of(map(str, lists.ids.tolist())),
+        image=lists.image,
+        box=box,
+        area=np.where((area > 0) & (area <= sizes.prod(axis=1, dtype=np.int64)), area, UNKNOWN).astype(np.int64),
+        category=lists.category,
         mask_kind=kinds[order],
-        categories=tuple(categories.names[i] for i in category_ids.tolist()),
+        categories=lists.categories,
         mask_file=nowhere,
         mask_value=nowhere,
         void_value=nowhere,
@@ -108,54 +124,120 @@ def _joined(images: Images, annotations: Annotations, categories: Categories, da
         coordinates=column(annotations.coordinates),
         rle=np.frombuffer(annotations.rle, np.uint8),
     )
+    drawn, encoded = (order[index.mask_kind == kind] for kind in (MaskKind.POLYGONS, MaskKind.RLE))
+    doubtful = np.zeros(len(index), bool)
+    # Each kind as the file lists it: an object's place there, among those of its kind.
+    polygons, runs = np.cumsum(kinds == MaskKind.POLYGONS) - 1, np.cumsum(kinds == MaskKind.RLE) - 1
+    rings = lengths[kinds == MaskKind.POLYGONS]
+    doubtful[index.mask_kind == MaskKind.POLYGONS] = _check_polygons(index, lists, rings, polygons[drawn])
+    rle_sizes = column(annotations.rle_sizes, 2)[runs[encoded]]
+    doubtful[index.mask_kind == MaskKind.RLE] = _check_run_lengths(index, lists, rle_sizes)
+    keep = _with_pixels(index, lists.good, doubtful)
+    empty = [*annotations.empty, *lists.ids[lists.good & ~keep].tolist()]
+    left_out = []
+    if annotations.crowds:
+        left_out.append(f"{annotations.crowds:,} crowd annotations")
+    if empty:
+        left_out.append(f"{len(empty):,} annotations without pixels, the first is {empty[0]}")
+    return with_refused(index if keep.all() else index.select(keep), left_out, annotations.wrong)
 
 
-def places_of(
-    wanted: NDArray, known: NDArray, ids: NDArray, what: str, unnamed: int | None = None
-) -> NDArray[np.int32]:
-    """Where the wanted ids stand among the known, sorted ones; `unnamed` stands for none at all."""
-    if len(known) > 1 and np.any(again := np.diff(known) == 0):
-        raise ValueError(f"{what} id {known[1:][again][0]} is used twice")
-    places = np.searchsorted(known, wanted)
-    found = np.zeros(len(wanted), bool)
-    inside = places < len(known)
-    found[inside] = known[places[inside]] == wanted[inside]
-    if unnamed is not None:
-        places = np.where(wanted == unnamed, -1, places)
-        found |= wanted == unnamed
-    if not found.all():
-        first = int(np.flatnonzero(~found)[0])
+def _check_polygons(index: ObjectIndex, lists: Joined, rings: NDArray, places: NDArray) -> NDArray[np.bool_]:
+    """Refuse polygons whose corners can be no places in their images; returns which may have no pixels.
+
+    Those are small or thinner than a pixel, whatever area and box the file says, or reach beyond their image.
+    `rings` (m,) are those of each polygon of the file, `places` (m,) says where it lists those of the index.
+    """
+    objects = np.flatnonzero(index.mask_kind == MaskKind.POLYGONS)
+    extent = Extent(*(v[places] for v in polygon_extents(index.coordinates, index.ring_offsets, rings)))
+    left, top, right, bottom, area = extent
+    height, width = index.image_size[index.image[objects]].T
+    far = FAR * np.maximum(height, width)
+
+    def refuse(bad: NDArray, why: str) -> None:
+        said = np.zeros(len(index), bool)
+        said[objects] = bad
+        lists.refuse(said, lambda i: f"segmentation {why}".format(*(v[np.searchsorted(objects, i)] for v in extent)))
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        refuse(~np.isfinite(left + top + right + bottom), "has a coordinate that is no finite number")
+        distant = (np.minimum(left, top) < -far) | (np.maximum(right, bottom) > far)
+        refuse(distant, f"reaches from {SPAN}, far beyond its image")
+        refuse(shares_of_an_image(left, top, right, bottom), f"reaches from {SPAN}: shares of its image, not pixels?")
+        longer, shorter = (side(right - left, bottom - top) for side in (np.maximum, np.minimum))
+        beyond = (np.minimum(left, top) < 0) | (right > width) | (bottom > height)
+        return np.asarray((area < np.maximum(SMALL, longer)) | (shorter < 2) | beyond, bool)
+
+
+def _check_run_lengths(index: ObjectIndex, lists: Joined, sizes: NDArray) -> NDArray[np.bool_]:
+    """Refuse run lengths, of masks of these sizes (m, 2), that do not fill their image; returns which are empty.
+
+    Of many objects those are counted that can be empty, and some thousand others; all, once one of these is damaged.
+    """
+    objects = np.flatnonzero(index.mask_kind == MaskKind.RLE)
+    expected, ranges = index.image_size[index.image[objects]], index.mask_range[objects]
+    pixels, lengths = expected.prod(axis=1, dtype=np.int64), ranges[:, 1] - ranges[:, 0]
+    covered, inside = pixels.copy(), np.ones(len(objects), np.int64)
+    some = lengths <= SHORT
+    some[:: max(1, len(objects) // COUNTED)] = True
+    for rows in (np.flatnonzero(some), np.flatnonzero(~some)):
+        part = gathered(index.rle, ranges[rows, 0], lengths[rows])
+        covered[rows], inside[rows] = run_totals(part, offsets_of(lengths[rows]))
+        if (covered[rows] == pixels[rows]).all() and all_are_digits(index.rle):
+            break
+
+    def refuse(bad: NDArray, why: Callable[[int], str]) -> None:
+        said = np.zeros(len(index), bool)
+        said[objects] = bad
+        lists.refuse(said, lambda i: why(int(np.searchsorted(objects, i))))
+
+    refuse(
+        (sizes[:, 0] != expected[:, 0]) | (sizes[:, 1] != expected[:, 1]),
+        lambda k: f"its mask is {tuple(sizes[k].tolist())}, its image {tuple(expected[k].tolist())} (H, W)",
+    )
+    refuse(
+        covered != pixels,
+        lambda k: (
+            "its run lengths are damaged"
+            if covered[k] < 0
+            else f"its run lengths have {covered[k]} of {pixels[k]} pixels"
+        ),
+    )
+    return inside == 0
+
+
+def _with_pixels(index: ObjectIndex, good: NDArray[np.bool_], doubtful: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which are good and have pixels; boxes and areas that the file does not say, or cannot mean, are measured."""
+    thin = (index.box[:, 2] <= index.box[:, 0]) | (index.box[:, 3] <= index.box[:, 1])
+    unknown = (index.area == UNKNOWN) | (index.box[:, 0] == UNKNOWN)
+    keep = good.copy()
+    for i in np.flatnonzero(good & (doubtful | (index.area < SMALL) | thin | unknown)).tolist():
+        area, box = _measured(index, i)
+        keep[i] = area > 0
+        if index.area[i] == UNKNOWN or (index.area[i] == 0 and area >= SMALL):  # 0.163: a share of the image
+            index.area[i] = area
+        if index.box[i, 0] == UNKNOWN:
+            index.box[i] = box
+    return keep
+
+
+def _check_some_left(index: ObjectIndex, annotations: Annotations, file: Path) -> None:
+    """Raise ValueError for a file of which nothing can be used, saying why."""
+    if len(index):
+        return
+    if annotations.crowds and not annotations.wrong.count:
         raise ValueError(
-            f"annotation {ids[first]} belongs to {what} {wanted[first]:.0f}, which the file does not list "
-            f"({int((~found).sum())} such annotations); is this file complete?"
+            f"all of its {annotations.crowds:,} annotations with masks are crowds (iscrowd: 1), as CVAT writes what is "
+            f"drawn with its brush; coco_json:{file}?crowds=objects takes them as objects"
         )
-    return places.astype(np.int32)
-
-
-def check_duplicates(ids: NDArray) -> None:
-    """Raise ValueError naming an annotation id that is used twice."""
-    ordered = np.sort(ids)
-    again = ordered[1:][np.diff(ordered) == 0]
-    if len(again):
+    if other := what_it_is(read_text(file)):
+        raise ValueError(f"it {other}")
+    if len(annotations.empty) and annotations.boxed == len(annotations.empty):
         raise ValueError(
-            f"annotation id {again[0]} is used twice ({len(again)} such ids); ids must be unique in a file"
+            f"its {annotations.boxed:,} annotations have boxes but no masks (segmentation), which boxes:{file} reads"
         )
-
-
-def _check_rle_sizes(found: NDArray, expected: NDArray, ids: NDArray) -> None:
-    wrong = np.flatnonzero((found != expected).any(axis=1))
-    if len(wrong):
-        i = wrong[0]
-        sizes = [tuple(size[i].tolist()) for size in (found, expected)]
-        raise ValueError(f"the mask of annotation {ids[i]} is {sizes[0]}, its image {sizes[1]} (H, W)")
-
-
-def inclusive_boxes(boxes: NDArray, sizes: NDArray) -> NDArray[np.int32]:
-    """COCO's (x, y, width, height) as the pixels they touch, inside the image."""
-    last = np.stack([sizes[:, 1], sizes[:, 0]], axis=1) - 1
-    first = np.clip(np.floor(boxes[:, :2]), 0, last)
-    end = np.clip(np.ceil(boxes[:, :2] + boxes[:, 2:]) - 1, first, last)
-    return np.nan_to_num(np.concatenate([first, end], axis=1), nan=UNKNOWN).astype(np.int32)
+    if annotations.wrong.count:
+        raise ValueError(f"no annotation can be read: {annotations.wrong.first}")
 
 
 def image_files(names: Strings, folders: Sequence[Path]) -> Strings:
@@ -175,26 +257,6 @@ def image_files(names: Strings, folders: Sequence[Path]) -> Strings:
             f"{len(missing):,} of {len(names):,} images are missing in {folder}, the first is {missing[0]}; fetch them"
         )
     return Strings.of(f"{folder}{os.sep}{name}" for name in names)
-
-
-def _without_empty(index: ObjectIndex, annotations: Annotations) -> ObjectIndex:
-    """Boxes and areas that the file does not say are measured; objects that have no pixels are left out."""
-    thin = (index.box[:, 2:] - index.box[:, :2] < 1).any(axis=1)
-    unknown = (index.area == UNKNOWN) | (index.box == UNKNOWN).any(axis=1)
-    keep = np.ones(len(index), bool)
-    without = index.mask_range[:, 0] == index.mask_range[:, 1]
-    for i in np.flatnonzero((index.area < SMALL) | thin | unknown | without).tolist():
-        area, box = _measured(index, i)
-        keep[i] = area > 0
-        if unknown[i]:
-            index.area[i], index.box[i] = area, box
-    empty = [*annotations.empty, *(int(index.native_id[i]) for i in np.flatnonzero(~keep).tolist())]
-    left_out = []
-    if annotations.crowds:
-        left_out.append(f"{annotations.crowds:,} crowd annotations")
-    if empty:
-        left_out.append(f"{len(empty):,} annotations without pixels, the first is {empty[0]}")
-    return replace(index if keep.all() else index.select(keep), left_out=tuple(left_out))
 
 
 def _measured(index: ObjectIndex, i: int) -> tuple[int, tuple[int, int, int, int]]:

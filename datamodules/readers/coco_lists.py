@@ -1,4 +1,8 @@
-"""The three lists of a COCO or LVIS file as growing columns: machine numbers in arrays, nothing kept per object."""
+"""The three lists of a COCO or LVIS file as growing columns: machine numbers in arrays, nothing kept per object.
+
+Values are taken as they are where they are what the format says; another one sends its entry through `coco_values`,
+which reads it, or leaves the entry out and names it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,22 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from datamodules.index import MaskKind
+from datamodules.readers.coco_values import (
+    LARGEST,
+    UNREADABLE,
+    Wrong,
+    annotation_of,
+    boxed_of,
+    compressed_counts,
+    image_name,
+    image_of,
+    is_crowd,
+    unusable,
+)
+
+NOWHERE = (np.nan,) * 4  # the box of an annotation that does not say one
 
 
 def column(values: array, *shape: int) -> NDArray:
@@ -18,14 +35,28 @@ def column(values: array, *shape: int) -> NDArray:
 
 
 class Images:
-    def __init__(self) -> None:
+    def __init__(self, wrong: Wrong | None = None) -> None:
         self.ids, self.sizes, self.names = array("q"), array("i"), list[str]()
+        self.wrong, self.left_out = wrong or Wrong(), 0
 
     def add(self, image: dict[str, Any]) -> None:
-        self.ids.append(image["id"])
-        self.sizes.extend((image["height"], image["width"]))
-        # LVIS names no file, only where COCO's servers have it: .../train2017/000000391895.jpg
-        self.names.append(image["file_name"] if "file_name" in image else "/".join(image["coco_url"].split("/")[-2:]))
+        try:
+            self._take(image)
+        except UNREADABLE:
+            try:
+                self._take(image_of(image))
+            except UNREADABLE as error:
+                self.wrong.add(*unusable("image", image, len(self.ids) + self.left_out + 1, error))
+                self.left_out += 1
+
+    def _take(self, image: dict[str, Any]) -> None:
+        number, height, width, name = image["id"], image["height"], image["width"], image_name(image)
+        if not (height > 0 and width > 0 and height * width <= LARGEST and isinstance(name, str) and name):
+            raise ValueError
+        array("q", (number, height, width))  # raises where one is no whole number
+        self.ids.append(number)
+        self.sizes.extend((height, width))
+        self.names.append(name)
 
 
 class Categories:
@@ -33,65 +64,136 @@ class Categories:
         self.names: dict[int, str] = {}
 
     def add(self, category: dict[str, Any]) -> None:
-        if category["id"] in self.names:
+        number = int(category["id"])
+        if self.names.setdefault(number, str(category["name"])) != str(category["name"]):
             raise ValueError("its id is used twice")
-        self.names[category["id"]] = str(category["name"])
 
 
 class AnnotationList(Protocol):
     """What can be made of the annotations of a file, one by one."""
 
+    wrong: Wrong
+
     def add(self, entry: dict[str, Any]) -> None: ...
 
 
-class Annotations:
+class Boxes:
+    """The annotations' boxes as the file has them; segmentations are passed over."""
+
+    def __init__(self, crowds: bool = False) -> None:
+        self.ids, self.image_ids, self.category_ids = array("q"), array("q"), array("q")
+        self.boxes = array("d")  # x, y, width, height; not a number where there is none
+        self.with_crowds, self.crowds, self.wrong = crowds, 0, Wrong()
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Take an annotation, or leave it out as a crowd, or as one with a wrong value."""
+        try:
+            self._take(entry)
+        except UNREADABLE:
+            self._undo()
+            try:
+                self._take(self._careful(entry))
+            except UNREADABLE as error:
+                self._undo()
+                self.wrong.add(*unusable("annotation", entry, self._seen + 1, error))
+
+    _careful = staticmethod(boxed_of)
+
+    @property
+    def _seen(self) -> int:
+        return len(self.ids) + self.crowds + self.wrong.count
+
+    def _undo(self) -> None:
+        """Drop what an annotation left behind that could not be taken whole; its id is what it takes last."""
+        del self.image_ids[len(self.ids) :], self.category_ids[len(self.ids) :], self.boxes[4 * len(self.ids) :]
+
+    def _is_left_out(self, entry: dict[str, Any]) -> bool:
+        """Whether an annotation that says `iscrowd` is one, and crowds are no objects."""
+        if crowd := is_crowd(entry) and not self.with_crowds:
+            self.crowds += 1
+        return crowd
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if entry.get("iscrowd") and self._is_left_out(entry):
+            return
+        category = entry.get("category_id")
+        x, y, width, height = entry.get("bbox") or NOWHERE
+        self.boxes.extend((x, y, width, height))
+        self.image_ids.append(entry["image_id"])
+        self.category_ids.append(-1 if category is None else category)
+        self.ids.append(entry["id"])
+
+
+class Annotations(Boxes):
     """Objects with their masks as the file has them: polygons, or run lengths, which are compressed if they are not."""
 
-    def __init__(self) -> None:
-        self.ids, self.image_ids, self.category_ids = array("q"), array("q"), array("q")
-        self.areas, self.boxes = array("d"), array("d")
+    def __init__(self, crowds: bool = False) -> None:
+        super().__init__(crowds)
+        self.areas = array("d")  # not a number where the file does not say it
         self.kinds, self.lengths = array("B"), array("q")  # `lengths`: rings of an object, or bytes of its run lengths
         self.ring_lengths, self.coordinates = array("q"), array("d")
         self.rle, self.rle_sizes = bytearray(), array("i")
-        self.crowds, self.empty = 0, list[int]()
+        self.empty, self.boxed = array("q"), 0  # those without any mask, and how many of these have a box
+        self._whole = 0, 0, 0, 0, 0  # annotations, rings, bytes, sizes, numbers when something was last undone
 
-    def add(self, entry: dict[str, Any]) -> None:
-        if entry.get("iscrowd"):
-            self.crowds += 1
-            return
-        segmentation = entry["segmentation"]
+    _careful = staticmethod(annotation_of)
+
+    @property
+    def _seen(self) -> int:
+        return super()._seen + len(self.empty)
+
+    def _undo(self) -> None:
+        super()._undo()
+        count, rings, encoded, sizes = len(self.ids), *self._whole[1:4]
+        for kind, length in zip(self.kinds[self._whole[0] : count], self.lengths[self._whole[0] : count]):
+            rings, encoded, sizes = (
+                (rings + length, encoded, sizes) if kind == MaskKind.POLYGONS else (rings, encoded + length, sizes + 2)
+            )
+        numbers = self._whole[4] + sum(self.ring_lengths[self._whole[1] : rings])
+        self._whole = count, rings, encoded, sizes, numbers
+        del self.areas[count:], self.kinds[count:], self.lengths[count:]
+        del self.ring_lengths[rings:], self.coordinates[numbers:], self.rle[encoded:], self.rle_sizes[sizes:]
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        segmentation = entry.get("segmentation")
         if not segmentation:
-            self.empty.append(int(entry["id"]))
+            self._take_empty(entry)
             return
-        length = self._polygons(segmentation) if isinstance(segmentation, list) else self._run_lengths(segmentation)
-        self.kinds.append(MaskKind.POLYGONS if isinstance(segmentation, list) else MaskKind.RLE)
-        self.lengths.append(length)
-        self.ids.append(entry["id"])
-        self.image_ids.append(entry["image_id"])
-        self.category_ids.append(entry.get("category_id", -1))
+        if entry.get("iscrowd") and self._is_left_out(entry):
+            return
+        if isinstance(segmentation, list):
+            self.kinds.append(MaskKind.POLYGONS)
+            self.lengths.append(self._polygons(segmentation))
+        else:
+            self.kinds.append(MaskKind.RLE)
+            self.lengths.append(self._run_lengths(segmentation))
         self.areas.append(entry.get("area", np.nan))
-        x, y, width, height = entry.get("bbox") or (np.nan,) * 4
+        category = entry.get("category_id")
+        x, y, width, height = entry.get("bbox") or NOWHERE
         self.boxes.extend((x, y, width, height))
+        self.image_ids.append(entry["image_id"])
+        self.category_ids.append(-1 if category is None else category)
+        self.ids.append(entry["id"])
+
+    def _take_empty(self, entry: dict[str, Any]) -> None:
+        if not (entry.get("iscrowd") and self._is_left_out(entry)):
+            self.empty.append(entry["id"])
+            self.boxed += bool(entry.get("bbox"))
 
     def _polygons(self, rings: list[list[float]]) -> int:
-        kept = 0
         for ring in rings:
             numbers = len(ring)
-            if numbers % 2:
-                raise ValueError(f"a polygon of {numbers} numbers, expected x, y, x, y, ...")
-            if numbers >= 6:  # fewer than three points enclose nothing
-                self.coordinates.extend(ring)
-                self.ring_lengths.append(numbers)
-                kept += 1
-        return kept
+            if numbers % 2 or numbers < 6:  # fewer than three points enclose nothing, if they are not pairs
+                raise ValueError
+            self.coordinates.extend(ring)
+            self.ring_lengths.append(numbers)
+        return len(rings)
 
     def _run_lengths(self, segmentation: dict[str, Any]) -> int:
         counts, (height, width) = segmentation["counts"], segmentation["size"]
-        if isinstance(counts, list):
-            if sum(counts) != height * width or min(counts) < 0:
-                raise ValueError(f"run lengths of {sum(counts)} pixels for a mask of {height} x {width}")
-            counts = coco_mask.frPyObjects(segmentation, height, width)["counts"]
-        encoded = counts.encode() if isinstance(counts, str) else counts
-        self.rle.extend(encoded)
+        if isinstance(counts, str) and not "0" <= counts[-1:] <= "O":
+            raise ValueError  # the last of a number's digits; it may be a list or bytes as text
         self.rle_sizes.extend((height, width))
+        encoded = counts.encode() if isinstance(counts, str) else compressed_counts(counts, height, width)
+        self.rle.extend(encoded)
         return len(encoded)

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from datamodules.catalog import DataSet, register_specification
 from datamodules.readers.boxes import read_boxes
-from datamodules.sets.coco import annotation_file_and_folders
+from datamodules.sets.coco import annotation_file_and_folders, crowds_are_objects
 
 
 def boxes_name(file: Path | str, images: Path | str | None = None) -> str:
@@ -24,7 +24,7 @@ def describe_boxes(place: str) -> DataSet:
     file, folders = annotation_file_and_folders("boxes", place)
     return DataSet(
         f"boxes:{place}",
-        read=lambda _: read_boxes(file, folders, f"boxes:{file.name}"),
+        read=lambda _: read_boxes(file, folders, f"boxes:{file.name}", crowds_are_objects=crowds_are_objects(place)),
         folder=str(file.parent),
         sources=lambda _: [file],
         layout=f"{file.name}, with its images in {folders[0]}",

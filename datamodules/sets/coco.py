@@ -47,21 +47,31 @@ def annotation_file_and_folders(kind: str, place: str) -> tuple[Path, list[Path]
     """
     path, _, options = place.partition("?")
     asked = parse_qs(options, keep_blank_values=True)
-    if set(asked) - {"images"} or not path:
-        raise ValueError(f"expected {kind}:/path/annotations.json or ...json?images=/path, got {kind}:{place}")
+    if set(asked) - {"images", "crowds"} or asked.get("crowds", ["objects"]) != ["objects"] or not path:
+        raise ValueError(
+            f"expected {kind}:/path/annotations.json, ...json?images=/path or ?crowds=objects, got {kind}:{place}"
+        )
     file = Path(path).absolute()
     near = [file.parent, file.parent.parent]
     names = [file.stem.rpartition("_")[2], "images", ""]
     return file, [Path(asked["images"][0]).absolute()] if asked else [base / name for name in names for base in near]
 
 
+def crowds_are_objects(place: str) -> bool:
+    """Whether `?crowds=objects` asks for crowds, which CVAT says of whatever was drawn with its brush."""
+    return "crowds" in parse_qs(place.partition("?")[2])
+
+
 def describe_coco_json(place: str) -> DataSet:
-    """`coco_json:/path/annotations.json`, with `?images=/path` where the images are not found beside it."""
+    """`coco_json:/path/annotations.json`, with `?images=/path` where the images are not found beside it.
+
+    `?crowds=objects` takes crowds as objects.
+    """
     file, folders = annotation_file_and_folders("coco_json", place)
     name = f"coco_json:{file.name}"  # without the folder: ids are the same on every machine
     return DataSet(
         f"coco_json:{place}",
-        read=lambda _: read_coco(file, folders, name),
+        read=lambda _: read_coco(file, folders, name, crowds_are_objects=crowds_are_objects(place)),
         folder=str(file.parent),
         sources=lambda _: [file],
         layout=f"{file.name}, with its images in {folders[0]}",

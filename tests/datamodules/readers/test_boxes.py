@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -83,24 +84,24 @@ def test_a_box_needs_neither_category_nor_segmentation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "sentence"),
+    ("fields", "left_out"),
     [
-        ({"bbox": [1, 2, 3]}, "entry 1 of 'annotations' .* is not as COCO's format says"),
-        ({"bbox": "abcd"}, "entry 1 of 'annotations' .* is not as COCO's format says"),
-        ({"image_id": 6}, "annotation 1 belongs to image 6, which the file does not list"),
-        ({"category_id": 6}, "annotation 1 belongs to category 6, which the file does not list"),
+        ({"bbox": [1, 2, 3]}, "1 annotations without a box on their image, the first is 2"),
+        ({"bbox": "abcd"}, "1 annotations without a box on their image, the first is 2"),
+        ({"bbox": [0.1, 0.2, 0.5, 0.5]}, r"1 entry with a wrong value: annotation 2: bbox is .* shares of its image"),
+        ({"image_id": 6}, "1 entry with a wrong value: annotation 2: image_id is 6, which the file does not list"),
+        (
+            {"category_id": 6},
+            "1 entry with a wrong value: annotation 2: category_id is 6, which the file does not list",
+        ),
+        ({"id": 1}, "1 entry with a wrong value: annotation 1: its id is used twice"),
     ],
 )
-def test_what_is_no_annotation_is_named(tmp_path, fields, sentence):
-    file = write_coco(tmp_path, [coco_annotation(1, 1, None, **fields)])
-    with pytest.raises(ValueError, match=sentence):
-        read_boxes(file, [tmp_path / "val2017"], "boxes")
-
-
-def test_an_id_that_is_used_twice_is_refused(tmp_path):
-    file = write_coco(tmp_path, [coco_annotation(1, 1, None)] * 2)
-    with pytest.raises(ValueError, match="annotation id 1 is used twice"):
-        read_boxes(file, [tmp_path / "val2017"], "boxes")
+def test_what_is_no_annotation_is_left_out_and_named(tmp_path, fields, left_out):
+    annotations = [coco_annotation(1, 1, None), coco_annotation(2, 1, None, **fields)]
+    index = read_boxes(write_coco(tmp_path, annotations), [tmp_path / "val2017"], "boxes")
+    assert list(index.native_id) == ["1"]
+    assert re.match(left_out, index.left_out[0])
 
 
 def test_a_file_of_boxes_is_a_data_set_by_name(tmp_path, monkeypatch):

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import cProfile
+import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from datamodules.columns import offsets_of
 from datamodules.readers.coco import read_coco
+from datamodules.readers.coco_masks import run_totals
+from datamodules.sets.coco import describe_coco_json
 from tests.datamodules.layouts import SIZE, coco_annotation, rectangle, write_coco, write_image
 
 SQUARE = [2, 3, 7, 3, 7, 7, 2, 7]  # the 5 x 4 pixels from (2, 3) to (6, 6)
@@ -107,6 +112,7 @@ def test_lvis_images_are_found_by_their_address(tmp_path):
 @given(st.lists(st.tuples(*[st.floats(0, 15.5), st.floats(0, 11.5)]), min_size=3, max_size=7))
 def test_polygons_are_filled_as_pycocotools_does(tmp_path_factory, corners):
     ring = [number for corner in corners for number in corner]
+    assume(max(ring) > 1)  # such corners are shares of an image
     expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([ring], *SIZE)))
     index = read(write_coco(tmp_path_factory.mktemp("coco"), [coco_annotation(1, 1, [ring], area=0)]))
     assert len(index) == bool(expected.any())
@@ -124,34 +130,222 @@ def test_any_mask_survives_both_kinds_of_run_lengths(tmp_path_factory, pixels):
     assert all(np.array_equal(index.read_mask(i).mask, mask) for i in range(len(index)))
 
 
+SHORT = {"size": list(SIZE), "counts": compressed(rectangle(2, 3, 6, 6))["counts"][:-2]}
+FAR = [[2, 3, 2.1e8, 3, 7, 7, 2, 7]]
+SHARES = [[0.1, 0.2, 0.6, 0.2, 0.6, 0.9]]
+
+
 @pytest.mark.parametrize(
-    ("annotation", "sentence"),
+    ("annotation", "reason"),
     [
-        (coco_annotation(8, 1, [SQUARE], category_id=3), "annotation 8 belongs to category 3, which the file does not"),
-        (coco_annotation(8, 99, [SQUARE]), "annotation 8 belongs to image 99, which the file does not list"),
-        (coco_annotation(1, 1, [SQUARE]), "annotation id 1 is used twice"),
-        (coco_annotation(8, 1, [SQUARE[:-1]]), "entry 8 .* a polygon of 7 numbers"),
+        (coco_annotation(8, 1, [SQUARE], category_id=3), "annotation 8: category_id is 3, which the file does not"),
+        (coco_annotation(8, 1, [SQUARE], category_id="cat"), "annotation 8: category_id is 'cat', expected a whole"),
+        (coco_annotation(8, 99, [SQUARE]), "annotation 8: image_id is 99, which the file does not list"),
+        (coco_annotation(8, "one", [SQUARE]), "annotation 8: image_id is 'one', expected a whole number"),
+        (coco_annotation(8, None, [SQUARE]), "annotation 8: image_id is None, expected a whole number"),
+        (coco_annotation(1, 1, [SQUARE]), "annotation 1: its id is used twice"),
+        (coco_annotation("8a", 1, [SQUARE]), "annotation 8a: id is '8a', expected a whole number"),
+        ({"image_id": 1, "segmentation": [SQUARE]}, "annotation number 2: it has no 'id'"),
+        ("words", "annotation number 2: 'words' is no entry with keys and values"),
+        (coco_annotation(8, 1, [SQUARE], iscrowd="maybe"), "annotation 8: iscrowd is 'maybe', expected 0 or 1"),
+        (coco_annotation(8, 1, [SQUARE[:-1]]), "annotation 8: segmentation: a polygon of 7 numbers"),
+        (coco_annotation(8, 1, "a word"), "annotation 8: segmentation is 'a word', expected polygons or run lengths"),
+        (coco_annotation(8, 1, [[*SQUARE, "x", 3]]), "annotation 8: segmentation: 'x' is no coordinate"),
+        (coco_annotation(8, 1, [[*SQUARE, float("nan"), 3]]), "annotation 8: segmentation has a coordinate that is no"),
+        (
+            coco_annotation(8, 1, [[*SQUARE, 3, -float("inf")]]),
+            "annotation 8: segmentation has a coordinate that is no",
+        ),
+        (coco_annotation(8, 1, FAR), r"annotation 8: segmentation reaches from \(2, 3\) to \(2.1e\+08, 7\), far"),
+        (coco_annotation(8, 1, SHARES), r"annotation 8: segmentation reaches from \(0.1, 0.2\) .* shares of its image"),
         (
             coco_annotation(8, 1, uncompressed(np.zeros((5, 5), np.uint8))),
-            r"annotation 8 is \(5, 5\), its image \(12, 16\)",
+            r"annotation 8: its mask is \(5, 5\), its im",
         ),
-        (coco_annotation(8, 1, {"size": [12, 16], "counts": [3, 4]}), "entry 8 .* run lengths of 7 pixels"),
-        (coco_annotation(8, "one", [SQUARE]), "entry 8 of 'annotations' .* is not as COCO's format says"),
-        ({"id": 8}, "entry 8 of 'annotations' in .* has no 'segmentation'"),
+        (coco_annotation(8, 1, {"size": [12, 16], "counts": [3, 4]}), "annotation 8: run lengths of 7"),
+        (coco_annotation(8, 1, SHORT), "annotation 8: its run lengths"),
+        (
+            coco_annotation(8, 1, {"size": [12, 16], "counts": "\u00e4\u00f6"}),
+            "annotation 8: segmentation: counts are ",
+        ),
     ],
 )
-def test_a_bad_annotation_is_refused_by_name(tmp_path, annotation, sentence):
-    file = write_coco(tmp_path, [coco_annotation(1, 1, [SQUARE]), annotation])
-    with pytest.raises(ValueError, match=sentence) as error:
+def test_an_annotation_with_a_wrong_value_is_left_out_by_name(tmp_path, annotation, reason):
+    good = coco_annotation(1, 1, [SQUARE])
+    index = read(write_coco(tmp_path, [good, annotation]))
+    assert list(index.native_id) == ["1"]
+    assert np.array_equal(index.read_mask(0).mask, rectangle(2, 3, 6, 6))
+    assert index.left_out[0].startswith("1 entry with a wrong value: annotation ")
+    assert re.match(reason, index.refused[0])
+
+
+def test_a_file_of_which_no_annotation_can_be_read_is_refused_with_the_first_ones(tmp_path):
+    file = write_coco(tmp_path, [coco_annotation(i, 1, SHARES) for i in range(9)])
+    with pytest.raises(
+        ValueError, match=r"no annotation can be read: annotation 0: .* pixels\?; .* annotation 2: .*\.\.\."
+    ):
         read(file)
-    assert str(file) in str(error.value)
 
 
-def test_run_lengths_that_do_not_fill_the_image_are_refused_when_the_mask_is_read(tmp_path):
-    short = compressed(rectangle(2, 3, 6, 6))["counts"][:-2]
-    index = read(write_coco(tmp_path, [coco_annotation(8, 1, {"size": list(SIZE), "counts": short})]))
-    with pytest.raises(ValueError, match=r"mask of object 8 of coco2017/val: run lengths of .* do not fill"):
-        index.read_mask(0)
+RINGS = {"size": list(SIZE), "counts": [float(count) for count in uncompressed(rectangle(2, 3, 6, 6))["counts"]]}
+BYTES = {"size": ["12", 16.0], "counts": str(compressed(rectangle(2, 3, 6, 6))["counts"].encode())}
+PAIRS = [[2, 3], [7, 3], [7, 7], [2, 7]]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"segmentation": SQUARE},
+        {"segmentation": PAIRS},
+        {"segmentation": [PAIRS]},
+        {"segmentation": [{"x": x, "y": y} for x, y in PAIRS]},
+        {"segmentation": [[str(number) for number in SQUARE]]},
+        {"segmentation": json.dumps([SQUARE])},
+        {"segmentation": [SQUARE, [1, 1, 2, 2]]},
+        {"segmentation": RINGS},
+        {"segmentation": BYTES},
+        {"segmentation": {**RINGS, "counts": str([int(count) for count in RINGS["counts"]])}},
+        {"segmentation": [compressed(rectangle(2, 3, 6, 4)), compressed(rectangle(2, 5, 6, 6))]},
+        {"id": "1", "image_id": 1.0, "category_id": "7"},
+        {"category_id": None, "iscrowd": None},
+        {"iscrowd": "0"},
+        {"iscrowd": "false"},
+        {"iscrowd": float("nan")},
+        {"area": None},
+        {"area": "20.0"},
+        {"area": 0},
+        {"area": -1},
+        {"area": float("nan")},
+        {"area": 1e300},
+        {"area": 0.1},
+        {"bbox": None},
+        {"bbox": []},
+        {"bbox": ["2", "3", "5", "4"]},
+        {"bbox": [2, 3, 5, 4, 0.0]},
+        {"bbox": [2, 3, 5, 4, 30.0]},
+        {"bbox": "words"},
+        {"bbox": {"x": 2, "y": 3, "width": 5, "height": 4}},
+        {"bbox": [0, 0, 0, 0]},
+        {"bbox": [0.1, 0.2, 0.3, 0.4]},
+        {"bbox": [2, 3, float("nan"), 4]},
+        {"bbox": [1e300, 3, -1e300, 4]},
+    ],
+    ids=str,
+)
+def test_values_as_exporters_write_them_are_read(tmp_path, fields):
+    index = read(write_coco(tmp_path, [coco_annotation(1, 1, [SQUARE]) | fields]))
+    assert (list(index.native_id), index.left_out) == (["1"], ())
+    assert np.array_equal(index.read_mask(0).mask, rectangle(2, 3, 6, 6))
+    assert (index.area.tolist(), index.box.tolist()) == ([20], [[2, 3, 6, 6]])
+
+
+def test_annotations_may_be_a_mapping_by_id(tmp_path):
+    file = write_coco(tmp_path, [])
+    entry = {key: value for key, value in coco_annotation(1, 1, [SQUARE]).items() if key != "id"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": {"5": entry, "6": entry}}))
+    assert list(read(file).native_id) == ["5", "6"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"height": None}, {"width": 0}, {"height": 10**6, "width": 10**6}, {"file_name": 3}]
+)
+def test_an_image_with_a_wrong_value_is_left_out_with_its_annotations(tmp_path, fields):
+    file = write_coco(tmp_path, [coco_annotation(i, i, [SQUARE]) for i in (1, 2)], images=[1, 2])
+    content = json.loads(file.read_text())
+    content["images"][0] |= fields
+    file.write_text(json.dumps(content))
+    index = read(file)
+    assert (list(index.native_id), index.num_images) == (["2"], 1)
+    assert index.refused[0].startswith(f"image 1: {next(iter(fields))} is ")
+    assert index.refused[1].startswith("annotation 1: image_id is 1, which the file does not list")
+
+
+def test_a_mask_without_pixels_is_none_whatever_area_and_box_it_says(tmp_path):
+    beside = [[20, 20, 30, 20, 30, 30, 20, 30]]
+    around = [[16, -9, 30, 5, 30, -9]]  # the box around its corners holds some of the image
+    line = [[1, 1, 6, 1, 11, 1]]
+    sliver = [[1, 1, 11, 11, 11.01, 11]]
+    zeros = {"counts": [192], "size": [12, 16]}
+    shapes = [beside, around, line, sliver, zeros, compressed(np.zeros(SIZE, np.uint8)), None, [], {}]
+    index = read(write_coco(tmp_path, [coco_annotation(i, 1, s, area=2000) for i, s in enumerate([*shapes, [SQUARE]])]))
+    empty = [i for i in range(9) if i != 3 or not _pixels(sliver).any()]
+    assert list(index.native_id) == [str(i) for i in range(10) if i not in empty]
+    assert index.left_out == (f"{len(empty)} annotations without pixels, the first is 6",)
+
+
+def _pixels(rings: list) -> np.ndarray:
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, *SIZE)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.booleans(), min_size=SIZE[0] * SIZE[1], max_size=SIZE[0] * SIZE[1]), st.integers(1, 200))
+def test_run_lengths_are_counted_as_pycocotools_decodes_them(pixels, cut):
+    encoded = compressed(np.array(pixels, np.uint8).reshape(SIZE))["counts"].encode()
+    parts = [encoded, encoded[:cut], encoded + b"0", b"\x7f" + encoded]
+    covered, inside = run_totals(np.frombuffer(b"".join(parts), np.uint8), offsets_of([len(part) for part in parts]))
+    assert (covered[0], inside[0]) == (len(pixels), sum(pixels))
+    assert (covered[1] == len(pixels)) == (cut >= len(encoded))
+    assert covered[3] == -1
+
+
+def test_all_run_lengths_of_a_large_file_are_counted_once_one_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.readers.coco.COUNTED", 4)
+    whole = compressed(np.indices(SIZE).sum(axis=0).astype(np.uint8) % 2)
+    annotations = [coco_annotation(i, 1, whole, bbox=None) for i in range(1, 13)]
+    assert len(read(write_coco(tmp_path, annotations))) == 12
+    for damaged in (1, 6):  # the first is among the four; the second has a byte that is no digit
+        annotations[damaged - 1] = coco_annotation(damaged, 1, whole | {"counts": whole["counts"][:-9] + "~"})
+        index = read(write_coco(tmp_path, annotations))
+        assert len(index) == 12 - (1 if damaged == 1 else 2)
+
+
+def test_crowds_can_be_taken_as_objects(tmp_path):
+    run_lengths = uncompressed(rectangle(2, 3, 6, 6))
+    file = write_coco(tmp_path, [coco_annotation(i, 1, run_lengths, iscrowd=1) for i in (1, 2)])
+    with pytest.raises(ValueError, match=r"all of its 2 annotations .* are crowds .*coco_json:.*\?crowds=objects"):
+        read(file)
+    images = file.parent.parent / "val2017"
+    index = describe_coco_json(f"{file}?images={images}&crowds=objects").read(tmp_path)
+    assert (len(index), index.left_out) == (2, ())
+    with pytest.raises(ValueError, match="crowds=objects"):
+        describe_coco_json(f"{file}?crowds=yes")
+
+
+OTHERS = {
+    "results": ('[{"image_id": 1, "category_id": 1, "score": 0.9}]', "is a list of results"),
+    "xml": ('<?xml version="1.0"?><annotations/>', "is XML"),
+    "page": ("<!DOCTYPE html><html></html>", "is a web page"),
+    "lines": ('{"image_id": 1}\n{"image_id": 2}\n', "is JSON lines"),
+    "yolo": ("0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.2 0.2\n", "as YOLO writes"),
+    "labelme": ('{"version": "5", "shapes": [], "imagePath": "a.png"}', "is LabelMe's own format"),
+    "via": ('{"a.png12": {"filename": "a.png", "regions": []}}', "VIA"),
+    "lfs": ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "python": ("{'images': []}", "json.dump"),
+    "panoptic": ('{"images": [IMAGE], "annotations": [{"image_id": 1, "segments_info": []}]}', "panoptic"),
+    "keypoints": ('{"images": [IMAGE], "annotations": [{"id": 1, "image_id": 1, "keypoints": []}]}', "keypoints"),
+    "boxes": ('{"images": [IMAGE], "annotations": [{"id": 1, "image_id": 1, "bbox": [1, 1, 3, 3]}]}', "boxes:"),
+    "info": ('{"images": [IMAGE]}', "no 'annotations'"),
+    "gzip": (gzip.compress(b"{}"), "gunzip"),
+    "cp1252": ('{"images": "B\u00e4r"}'.encode("cp1252"), "is not UTF-8 text .* save it as UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("content", "clause"), OTHERS.values(), ids=OTHERS)
+def test_a_file_that_is_not_coco_is_named_as_what_it_is(tmp_path, content, clause):
+    image = {"id": 1, "file_name": "1.jpg", "height": SIZE[0], "width": SIZE[1]}
+    encoded = content if isinstance(content, bytes) else content.replace("IMAGE", json.dumps(image)).encode()
+    (tmp_path / "other.json").write_bytes(encoded)
+    with pytest.raises(ValueError, match=rf"other\.json.*{clause}") as error:
+        read_coco(tmp_path / "other.json", [tmp_path], "other")
+    assert "fetch it again" not in str(error.value) or "page" in clause
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_other_encodings_of_unicode_are_read(tmp_path, encoding):
+    file = write_coco(tmp_path, [coco_annotation(1, 1, [SQUARE])], categories=[{"id": 7, "name": "B\u00e4r"}])
+    text = json.dumps(json.loads(file.read_text()), ensure_ascii=False)
+    file.write_bytes(text.encode(encoding))
+    assert read(file).categories == ("B\u00e4r",)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
@@ -190,7 +384,8 @@ def test_listing_calls_few_functions_for_an_object_and_none_for_a_corner(tmp_pat
     """How long it takes beside parsing the file is measured by `make bench`; here what makes it so is counted."""
 
     def calls(count: int, corners: int) -> int:
-        ring = np.random.default_rng(0).uniform(0, 12, 2 * corners).round(2).tolist()
+        angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+        ring = np.stack([6 + 5 * np.cos(angles), 6 + 5 * np.sin(angles)], axis=1).round(2).ravel().tolist()
         annotations = [coco_annotation(i, 1, [ring], area=44.37, bbox=[2.24, 3.67, 5.5, 4.25]) for i in range(count)]
         file = write_coco(tmp_path / f"{count}-{corners}", annotations)
         counted = cProfile.Profile()
