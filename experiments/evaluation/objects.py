@@ -45,7 +45,7 @@ class ObjectIoU(Protocol):
         Metric("mean_iou@*"),
         Metric("seconds_per_object", 1.0, higher_is_better=False),
     )
-    settings = SweepSettings
+    settings: ClassVar[type] = SweepSettings
     behaviour = 3  # 2: pasted as evaluation.paste says. 3: the mean over classes is measured, too
 
     def scorer(self, node: Node, folder: Path) -> MaskScorer:

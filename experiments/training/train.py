@@ -19,7 +19,7 @@ from experiments.console import without_hints
 from experiments.runs.folder import RunFolder
 from experiments.runs.identity import MACHINE, data_in_training, model_in_training, without
 from experiments.runs.models import load_model
-from experiments.runs.node import Kind, Made, Node
+from experiments.runs.node import LISTS, Kind, Made, Node
 from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints, whole_checkpoint
 from experiments.training.logs import join_logs, loggers, own_wandb_run
 from lightning_modules.networks.official import load_exactly
@@ -112,6 +112,8 @@ def taken(config: Tree) -> Mapping[str, str]:
 def check_roles(node: Node) -> None:
     """Raises ValueError unless a training builds on what its method takes, no less and no more."""
     takes, name = taken(node.config), str(node.config["model"]["class_path"]).rpartition(".")[2]
+    if reserved := sorted({"start", "model", "first_stage", "evaluation", LISTS} & set(takes)):
+        raise ValueError(f"{name} takes a run as {reserved[0]!r}, a role that the store gives itself: use another word")
     for role in takes:
         if role not in node.parents:
             raise ValueError(
