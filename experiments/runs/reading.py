@@ -20,9 +20,7 @@ def load_node(folder: RunFolder) -> Node:
     """
     told = folder.config
     if not isinstance(told["config"].get("evaluation"), dict) or not isinstance(told.get("format", 1), int):
-        raise ValueError(
-            f"{folder.path / CONFIG} was not written by this suite: see its evaluation and format"
-        )
+        raise ValueError(f"{folder.path / CONFIG} was not written by this suite: see its evaluation and format")
     content, older = modern(told, folder.path.name)
     if not isinstance(content["config"].get("model"), dict) or "class_path" not in content["config"]["model"]:
         raise ValueError(f"{folder.path / CONFIG} does not say which method the run is about: model has no class_path")
