@@ -19,7 +19,10 @@ def load_node(folder: RunFolder) -> Node:
     Raises ValueError when this is no run, when it names classes that nobody here has asked for, when its config.yaml is
     not what it was made by, and when a run that it builds on is not beside it.
     """
-    content, older = modern(folder.config, folder.path.name)
+    told = folder.config
+    if not isinstance(told["config"].get("evaluation"), dict) or not isinstance(told.get("format", 1), int):
+        raise ValueError(f"{folder.path / CONFIG} was not written by this suite: see its evaluation and format")
+    content, older = modern(told, folder.path.name)
     if not isinstance(content["config"].get("model"), dict) or "class_path" not in content["config"]["model"]:
         raise ValueError(f"{folder.path / CONFIG} does not say which method the run is about: model has no class_path")
     refuse_foreign(content["config"], f"{folder.path / CONFIG}")
