@@ -29,6 +29,7 @@ from experiments.reproduction.planned import changed_values, planned_cells
 from experiments.reproduction.tables import load_table
 from experiments.runs.files import file_digest
 from experiments.runs.folder import runs_root
+from experiments.runs.models import load_model
 from experiments.runs.records import Records
 
 REDUCTIONS = {
@@ -71,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     conditions = Conditions(options.profile, tuple(overrides), options.weights, any_row=bool(options.rows))
     seeds = range(options.seeds)
     cells = planned_cells(table, conditions, seeds, options.rows)
+    stand_ins = {run.hash: run for cell in cells for node in cell.nodes for run in node.with_ancestors() if run.weights}
+    for run in stand_ins.values():
+        load_model(run)  # a file that does not fit ends here, before anything trains
     choices_by_row(cells)  # what a report cannot say ends here, not after days of training
     complete = make_runs(table, cells, options.devices, options.launcher)
     before = shown_before(options.reports / profile / f"{table.id}.json")

@@ -8,6 +8,7 @@ from experiments.composition.tree import Tree
 from experiments.runs.files import file_digest
 from experiments.runs.folder import RunFolder
 from experiments.runs.identity import behaviour_of, data_in_training, model_in_use
+from experiments.runs.models import load_model
 from experiments.runs.node import Kind, Made, Node
 
 
@@ -33,5 +34,6 @@ class ReleasedWeights(Kind):
         return [str(Path(str(node.weights)).resolve())]
 
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
-        """See Kind."""
+        """See Kind. Only a file that fits the network gets a record."""
+        load_model(node)
         return Made(metrics={}, facts={"weights": str(node.weights)})

@@ -2,11 +2,11 @@
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -33,6 +33,7 @@ IOG_NAMES: NameTable = {
     r"^Fine_net\.": "fine.",
 }
 
+UNSAFE = re.compile("Unsupported global")
 LISTED = 8  # names shown per kind of mismatch; the count says how many there are
 
 
@@ -65,21 +66,48 @@ def rename(name: str, table: NameTable) -> str | None:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """State dict of a .pth or .safetensors file, also a nested or a DataParallel one; nothing in it is executed."""
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the path of a .pth or .safetensors file")
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; give the path of a .pth or .safetensors file")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} cannot be read as plain weights ({reason}); save a state dict of tensors") from error
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise ValueError(_unreadable(path, error)) from None
     for nest in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(nest), Mapping):
             state = state[nest]
     if not isinstance(state, Mapping) or not state or not all(isinstance(w, Tensor) for w in state.values()):
         raise ValueError(f"{path} holds no state dict: expected names with tensors, got {type(state).__name__}")
+    if numbers := [name for name in state if not isinstance(name, str)]:
+        raise ValueError(f"{path} holds no state dict: its names must be text, got {numbers[0]!r}")
     if all(name.startswith("module.") for name in state):  # saved from within DataParallel
         state = {name.removeprefix("module."): weight for name, weight in state.items()}
     return dict(state)
+
+
+def _unreadable(path: Path, error: BaseException) -> str:
+    """Why a file is no weights, in our words: PyTorch's advice would have a stranger's code run."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return f"{path} is empty; fetch it again"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"{path} is a web page, not weights; fetch the file that the page links to"
+    if path.suffix == ".safetensors":
+        return f"{path} is no whole .safetensors file: cut off or damaged; fetch it again"
+    if head.startswith(b"PK"):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                    return f"{path} is a zip archive, but no PyTorch checkpoint; unpack it and give the file of weights"
+        else:
+            return f"{path} is cut off or damaged; fetch it again"
+    if isinstance(error, pickle.UnpicklingError) and UNSAFE.search(str(error)):
+        return f"{path} holds more than plain weights (objects that would run code); save a state dict of tensors"
+    return f"{path} cannot be read as plain weights: damaged, cut off or no PyTorch file; fetch it again"
 
 
 def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

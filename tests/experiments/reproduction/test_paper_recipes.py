@@ -306,3 +306,10 @@ def test_released_weights_are_evaluated_in_place_of_training(here, tmp_path):
     choices = {choice["name"]: choice["value"] for choice in report_of(here, "dextr-4")["choices"][cell["row"]]}
     assert choices["weights"].endswith("official.pth")
     assert "512 px" in choices["network's view at test"]
+
+
+def test_wrong_weights_are_refused_before_anything_trains(here, tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(1)}, tmp_path / "wrong.pth")
+    monkeypatch.setattr(reproduce, "make_runs", lambda *_: pytest.fail("a run was begun"))
+    with pytest.raises(ValueError, match=r"wrong\.pth holds other weights"):
+        reproduce.main(["dextr-4", "--profile=miniature", "--rows=4", "--weights", str(tmp_path / "wrong.pth")])
