@@ -40,11 +40,9 @@ class ObjectSamples(Dataset):
         epoch, i = key if isinstance(key, tuple) else (0, key)
         object_id = int(self.index.object_id[i])
         draw = rng(self.seed, epoch, object_id, 0)
-        image = (read_image if self.train else read_shared)(self.index.image_path(i))
         mask, void = self.index.read_mask(i)
         full = (int(mask.shape[0]), int(mask.shape[1]))
-        if image.shape[:2] != full:
-            raise ValueError(f"{self.index.image_path(i)} is {image.shape[:2]}, its mask {full} (H, W)")
+        image = (read_image if self.train else read_shared)(self.index.image_path(i), full)
         void = np.zeros(full, np.uint8) if void is None else void
         if self.train:
             void = void | boundary_band(mask, self.recipe.void_band) if self.recipe.void_band else void
@@ -80,7 +78,7 @@ class ObjectSamples(Dataset):
     ) -> Clicked:
         """The clicks on the crop's grid; an object too thin for it keeps those of its `whole` mask, where given."""
         rule = self.recipe.train_points if self.train else self.recipe.test_points
-        full = (int(self.index.image_size[self.index.image[i], 0]), int(self.index.image_size[self.index.image[i], 1]))
+        full = self.index.size_of(i)
         native_id = self.index.native_id[i]
         if views.mask.any():
             target = Target(

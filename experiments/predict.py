@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.images import read_image
+from datamodules.mask_pictures import read_foreground
 from experiments.console import one_sentence
 from experiments.interactive.predictor import Predictor
 from experiments.pictures import overlay, save_picture
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     points, positive, negative = (written(texts) for texts in (options.points, options.positive, options.negative))
     inside, box = written([options.inside] if options.inside else []), written_box(options.box)
     image = read_image(options.image)
-    start = None if options.mask is None else read_image(options.mask).max(axis=2)
+    start = None if options.mask is None else read_foreground(options.mask)
     predictor = Predictor.from_run(options.run)
     if options.threshold is not None:
         predictor.threshold = options.threshold
