@@ -125,7 +125,11 @@ def seen_in_evaluation(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(view: View) -> dict[str, Any]:
-    return {"class": type(view).__name__, **view.values()}
+    """A view by its name, one from elsewhere with its module, its `behaviour` where it says one, and what it reads."""
+    kind = type(view)
+    ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    behaviour = {"behaviour": kind.behaviour} if hasattr(kind, "behaviour") else {}
+    return {"class": kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}", **behaviour, **view.values()}
 
 
 def _view(view: Any, values: Mapping[str, Any]) -> View:

@@ -5,28 +5,31 @@ python -m experiments.report_check reports/miniature/dextr-4.json      or `make 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.console import one_sentence
+from experiments.options import Parser
 from experiments.reports.check import check_report, foreign_runs
 from experiments.runs.folder import runs_root
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command: every complaint a line, exit code 1 when there is one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("report", type=Path, help="a report's .json file, or a folder of reports")
     options = parser.parse_args(arguments)
-    complaints = check_report(options.report, runs_root())
+    complaints, older = check_report(options.report, runs_root()), 0
     if not complaints:
         reports = sorted(options.report.glob("*.json")) if options.report.is_dir() else [options.report]
-        complaints = [complaint for report in reports for complaint in foreign_runs(report)]
+        found = [foreign_runs(report) for report in reports]
+        complaints, older = [one for several, _ in found for one in several], sum(count for _, count in found)
     for complaint in complaints:
         print(complaint)
     if complaints:
         raise SystemExit(1)
+    if older:
+        print(f"{options.report}: {older} cells show runs of an older version of the suite")
     print(f"{options.report}: every number follows from its run records")
 
 

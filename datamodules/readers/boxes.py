@@ -46,15 +46,15 @@ def read_boxes(
 def _joined(
     images: Images, found: Boxes, categories: Categories, dataset: str, ids_of: str, folders: Sequence[Path]
 ) -> ObjectIndex:
-    lists, boxes = Joined.of(images, found, categories), column(found.boxes, 4)
+    lists = Joined.of(images, found, categories)
+    boxes = column(found.boxes, 4)[lists.order]
     lists.refuse(
-        shares_of_an_image(boxes),
+        shares_of_an_image(*boxes.T),
         lambda i: f"bbox is {boxes[i].tolist()}: shares of its image, not pixels?",
     )
-    order = np.argsort(lists.image, kind="stable")
     usable = on_image(boxes, lists.sizes[lists.image])
     bad = lists.ids[lists.good & ~usable]
-    order = order[(usable & lists.good)[order]]
+    order = np.flatnonzero(usable & lists.good)
     if not len(order) and lists.wrong.count:
         raise ValueError(f"no annotation can be read: {lists.wrong.first}")
     inclusive = inclusive_boxes(boxes[order], lists.sizes[lists.image[order]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +23,15 @@ from datamodules.readers.coco_joining import (
     with_refused,
 )
 from datamodules.readers.coco_lists import AnnotationList, Annotations, Categories, Images, column
-from datamodules.readers.coco_masks import all_are_digits, polygon_extents, run_totals
+from datamodules.readers.coco_masks import Extent, all_are_digits, polygon_extents, run_totals
 from datamodules.readers.coco_values import UNREADABLE, unusable
 from datamodules.readers.json_stream import list_elements, read_text
 from datamodules.readers.other_files import what_it_is
 
 SMALL = 16  # only objects smaller than this (px), or thinner than 2 px, can turn out to be empty
 SHORT = 16  # bytes of run lengths: an empty mask is one run
-COUNTED = 5_000  # of the others of a file so many are counted, which takes long
+COUNTED = 2_000  # of the others of a file so many are counted, which takes long
+SPAN = "({0:.4g}, {1:.4g}) to ({2:.4g}, {3:.4g})"  # of an extent
 FAR = 10  # times the longer side of an image: a corner beyond is no place in it, and filling it would take all memory
 
 
@@ -98,9 +99,10 @@ def _joined(images: Images, annotations: Annotations, categories: Categories, da
     for kind in (MaskKind.POLYGONS, MaskKind.RLE):
         offsets = offsets_of(lengths[kinds == kind])
         ranges[kinds == kind] = np.stack([offsets[:-1], offsets[1:]], axis=1)
-    sizes, boxes = lists.sizes[lists.image], column(annotations.boxes, 4)
-    box, area = inclusive_boxes(boxes, sizes), column(annotations.areas)
-    box[~on_image(boxes, sizes) | shares_of_an_image(boxes)] = UNKNOWN
+    order, sizes = lists.order, lists.sizes[lists.image]
+    boxes, area = column(annotations.boxes, 4)[order], column(annotations.areas)[order]
+    box = inclusive_boxes(boxes, sizes)
+    box[~on_image(boxes, sizes) | shares_of_an_image(*boxes.T)] = UNKNOWN
     nowhere = np.full(len(kinds), -1, np.int32)
     index = ObjectIndex(
         dataset=dataset,
@@ -112,101 +114,111 @@ def _joined(images: Images, annotations: Annotations, categories: Categories, da
         box=box,
         area=np.where((area > 0) & (area <= sizes.prod(axis=1, dtype=np.int64)), area, UNKNOWN).astype(np.int64),
         category=lists.category,
-        mask_kind=kinds,
+        mask_kind=kinds[order],
         categories=lists.categories,
         mask_file=nowhere,
         mask_value=nowhere,
         void_value=nowhere,
-        mask_range=ranges,
+        mask_range=ranges[order],
         ring_offsets=offsets_of(column(annotations.ring_lengths)),
         coordinates=column(annotations.coordinates),
         rle=np.frombuffer(annotations.rle, np.uint8),
     )
-    doubtful = _check_polygons(index, lists, lengths) | _check_run_lengths(index, lists, annotations)
-    keep = lists.good.copy()
-    keep[lists.good] = _with_pixels(index, lists.good, doubtful)
+    drawn, encoded = (order[index.mask_kind == kind] for kind in (MaskKind.POLYGONS, MaskKind.RLE))
+    doubtful = np.zeros(len(index), bool)
+    # Each kind as the file lists it: an object's place there, among those of its kind.
+    polygons, runs = np.cumsum(kinds == MaskKind.POLYGONS) - 1, np.cumsum(kinds == MaskKind.RLE) - 1
+    rings = lengths[kinds == MaskKind.POLYGONS]
+    doubtful[index.mask_kind == MaskKind.POLYGONS] = _check_polygons(index, lists, rings, polygons[drawn])
+    rle_sizes = column(annotations.rle_sizes, 2)[runs[encoded]]
+    doubtful[index.mask_kind == MaskKind.RLE] = _check_run_lengths(index, lists, rle_sizes)
+    keep = _with_pixels(index, lists.good, doubtful)
     empty = [*annotations.empty, *lists.ids[lists.good & ~keep].tolist()]
     left_out = []
     if annotations.crowds:
         left_out.append(f"{annotations.crowds:,} crowd annotations")
     if empty:
         left_out.append(f"{len(empty):,} annotations without pixels, the first is {empty[0]}")
-    order = np.argsort(lists.image, kind="stable")
-    return with_refused(index.select(order[keep[order]]), left_out, annotations.wrong)
+    return with_refused(index if keep.all() else index.select(keep), left_out, annotations.wrong)
 
 
-def _check_polygons(index: ObjectIndex, lists: Joined, lengths: NDArray) -> NDArray[np.bool_]:
-    """Refuse polygons whose corners can be no places in their images; returns which objects (n,) may have no pixels.
+def _check_polygons(index: ObjectIndex, lists: Joined, rings: NDArray, places: NDArray) -> NDArray[np.bool_]:
+    """Refuse polygons whose corners can be no places in their images; returns which may have no pixels.
 
     Those are small or thinner than a pixel, whatever area and box the file says, or reach beyond their image.
+    `rings` (m,) are those of each polygon of the file, `places` (m,) says where it lists those of the index.
     """
-    drawn = index.mask_kind == MaskKind.POLYGONS
-    extent = polygon_extents(index.coordinates, index.ring_offsets, lengths[drawn])
-    corners, area = np.zeros((len(drawn), 4)), np.zeros(len(drawn))
-    corners[drawn], area[drawn] = extent.box, extent.area
-    finite, end = np.isfinite(corners).all(axis=1), index.image_size[index.image][:, ::-1]
-    lists.refuse(drawn & ~finite, lambda i: "segmentation has a coordinate that is no finite number")
-    far = FAR * end.max(axis=1)
-    with np.errstate(invalid="ignore"):
-        distant = (corners[:, :2].min(axis=1) < -far) | (corners[:, 2:].max(axis=1) > far)
-        lists.refuse(drawn & distant, lambda i: f"segmentation reaches from {_span(corners[i])}, far beyond its image")
-        lists.refuse(
-            drawn & shares_of_an_image(corners),
-            lambda i: f"segmentation reaches from {_span(corners[i])}: shares of its image, not pixels?",
-        )
-        sides = corners[:, 2:] - corners[:, :2]
-        beyond = (corners[:, :2] < 0).any(axis=1) | (corners[:, 2:] > end).any(axis=1)
-        return drawn & ((area < np.maximum(SMALL, sides.max(axis=1))) | (sides < 2).any(axis=1) | beyond)
+    objects = np.flatnonzero(index.mask_kind == MaskKind.POLYGONS)
+    extent = Extent(*(v[places] for v in polygon_extents(index.coordinates, index.ring_offsets, rings)))
+    left, top, right, bottom, area = extent
+    height, width = index.image_size[index.image[objects]].T
+    far = FAR * np.maximum(height, width)
+
+    def refuse(bad: NDArray, why: str) -> None:
+        said = np.zeros(len(index), bool)
+        said[objects] = bad
+        lists.refuse(said, lambda i: f"segmentation {why}".format(*(v[np.searchsorted(objects, i)] for v in extent)))
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        refuse(~np.isfinite(left + top + right + bottom), "has a coordinate that is no finite number")
+        distant = (np.minimum(left, top) < -far) | (np.maximum(right, bottom) > far)
+        refuse(distant, f"reaches from {SPAN}, far beyond its image")
+        refuse(shares_of_an_image(left, top, right, bottom), f"reaches from {SPAN}: shares of its image, not pixels?")
+        longer, shorter = (side(right - left, bottom - top) for side in (np.maximum, np.minimum))
+        beyond = (np.minimum(left, top) < 0) | (right > width) | (bottom > height)
+        return np.asarray((area < np.maximum(SMALL, longer)) | (shorter < 2) | beyond, bool)
 
 
-def _span(corners: NDArray) -> str:
-    return "({:.4g}, {:.4g}) to ({:.4g}, {:.4g})".format(*corners)
-
-
-def _check_run_lengths(index: ObjectIndex, lists: Joined, annotations: Annotations) -> NDArray[np.bool_]:
-    """Refuse run lengths that do not fill their image; returns which objects (n,) have no pixels by them.
+def _check_run_lengths(index: ObjectIndex, lists: Joined, sizes: NDArray) -> NDArray[np.bool_]:
+    """Refuse run lengths, of masks of these sizes (m, 2), that do not fill their image; returns which are empty.
 
     Of many objects those are counted that can be empty, and some thousand others; all, once one of these is damaged.
     """
-    is_encoded = index.mask_kind == MaskKind.RLE
-    encoded = np.flatnonzero(is_encoded)
-    found, covered, inside = np.zeros((len(index), 2), np.int64), np.zeros(len(index), np.int64), np.ones(len(index))
-    found[encoded] = column(annotations.rle_sizes, 2)
-    expected = index.image_size[index.image]
-    pixels, offsets = expected.prod(axis=1, dtype=np.int64), np.append(0, index.mask_range[encoded, 1])
-    some = np.diff(offsets) <= SHORT
-    some[:: max(1, len(encoded) // COUNTED)] = True
-    covered[encoded] = pixels[encoded]
+    objects = np.flatnonzero(index.mask_kind == MaskKind.RLE)
+    expected, ranges = index.image_size[index.image[objects]], index.mask_range[objects]
+    pixels, lengths = expected.prod(axis=1, dtype=np.int64), ranges[:, 1] - ranges[:, 0]
+    covered, inside = pixels.copy(), np.ones(len(objects), np.int64)
+    some = lengths <= SHORT
+    some[:: max(1, len(objects) // COUNTED)] = True
     for rows in (np.flatnonzero(some), np.flatnonzero(~some)):
-        objects, lengths = encoded[rows], np.diff(offsets)[rows]
-        part = gathered(index.rle, offsets[rows], lengths)
-        covered[objects], inside[objects] = run_totals(part, offsets_of(lengths))
-        if (covered[objects] == pixels[objects]).all() and all_are_digits(index.rle):
+        part = gathered(index.rle, ranges[rows, 0], lengths[rows])
+        covered[rows], inside[rows] = run_totals(part, offsets_of(lengths[rows]))
+        if (covered[rows] == pixels[rows]).all() and all_are_digits(index.rle):
             break
-    lists.refuse(
-        is_encoded & (found != expected).any(axis=1),
-        lambda i: f"its mask is {tuple(found[i].tolist())}, its image {tuple(expected[i].tolist())} (H, W)",
+
+    def refuse(bad: NDArray, why: Callable[[int], str]) -> None:
+        said = np.zeros(len(index), bool)
+        said[objects] = bad
+        lists.refuse(said, lambda i: why(int(np.searchsorted(objects, i))))
+
+    refuse(
+        (sizes[:, 0] != expected[:, 0]) | (sizes[:, 1] != expected[:, 1]),
+        lambda k: f"its mask is {tuple(sizes[k].tolist())}, its image {tuple(expected[k].tolist())} (H, W)",
     )
-    lists.refuse(
-        is_encoded & (covered != pixels),
-        lambda i: "its run lengths are damaged" if covered[i] < 0 else f"its run lengths have {covered[i]} pixels",
+    refuse(
+        covered != pixels,
+        lambda k: (
+            "its run lengths are damaged"
+            if covered[k] < 0
+            else f"its run lengths have {covered[k]} of {pixels[k]} pixels"
+        ),
     )
     return inside == 0
 
 
 def _with_pixels(index: ObjectIndex, good: NDArray[np.bool_], doubtful: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which good objects have pixels; boxes and areas that the file does not say, or cannot mean, are measured."""
-    thin = (index.box[:, 2:] - index.box[:, :2] < 1).any(axis=1)
-    unknown = (index.area == UNKNOWN) | (index.box == UNKNOWN).any(axis=1)
-    keep = np.ones(len(index), bool)
+    """Which are good and have pixels; boxes and areas that the file does not say, or cannot mean, are measured."""
+    thin = (index.box[:, 2] <= index.box[:, 0]) | (index.box[:, 3] <= index.box[:, 1])
+    unknown = (index.area == UNKNOWN) | (index.box[:, 0] == UNKNOWN)
+    keep = good.copy()
     for i in np.flatnonzero(good & (doubtful | (index.area < SMALL) | thin | unknown)).tolist():
         area, box = _measured(index, i)
         keep[i] = area > 0
         if index.area[i] == UNKNOWN or (index.area[i] == 0 and area >= SMALL):  # 0.163: a share of the image
             index.area[i] = area
-        if (index.box[i] == UNKNOWN).any():
+        if index.box[i, 0] == UNKNOWN:
             index.box[i] = box
-    return keep[good]
+    return keep
 
 
 def _check_some_left(index: ObjectIndex, annotations: Annotations, file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,12 @@ UNKNOWN = -1  # a box or an area that the file does not say
 
 @dataclass
 class Joined:
-    """Images sorted by id, and the annotations (n,) as the file lists them; `good` are those that can be objects."""
+    """Images sorted by id, and the annotations (n,) by their images; `good` are those that can be objects."""
 
     names: Strings
     sizes: NDArray[np.int32]
     categories: tuple[str, ...]
+    order: NDArray[np.int64]  # where the file lists the annotations
     ids: NDArray[np.int64]
     image: NDArray[np.int32]
     category: NDArray[np.int32]  # -1 without
@@ -43,6 +45,7 @@ class Joined:
             names=Strings.of(images.names[i] for i in order.tolist()),
             sizes=column(images.sizes, 2)[order].astype(np.int32),
             categories=tuple(categories.names[i] for i in category_ids.tolist()),
+            order=np.argsort(image, kind="stable"),
             ids=column(found.ids).astype(np.int64),
             image=image,
             category=np.where(named, category, -1).astype(np.int32),
@@ -53,6 +56,8 @@ class Joined:
         unnamed = named | (classes == -1)
         joined.refuse(~unnamed, lambda i: f"category_id is {classes[i]:.0f}, which the file does not list")
         joined.refuse(_repeated(joined.ids), lambda i: "its id is used twice; the first one counts")
+        for name in ("ids", "image", "category", "good"):
+            setattr(joined, name, getattr(joined, name)[joined.order])
         return joined
 
     def refuse(self, bad: NDArray[np.bool_], why: Callable[[int], str]) -> None:
@@ -92,16 +97,17 @@ def inclusive_boxes(boxes: NDArray, sizes: NDArray) -> NDArray[np.int32]:
 
 def on_image(boxes: NDArray, sizes: NDArray) -> NDArray[np.bool_]:
     """Which boxes (n, 4), as x, y, width, height, cover some of an image of this size (n, 2) as (H, W)."""
-    first, side, end = boxes[:, :2], boxes[:, 2:], sizes[:, ::-1]
+    x, y, width, height = boxes.T
     with np.errstate(invalid="ignore", over="ignore"):
-        covers = (side > 0) & (first < end) & (first + side > 0)
-    return np.asarray(np.isfinite(boxes).all(axis=1) & covers.all(axis=1), bool)
+        covers = (width > 0) & (height > 0) & (x < sizes[:, 1]) & (y < sizes[:, 0]) & (x + width > 0) & (y + height > 0)
+        return np.asarray(covers & np.isfinite(x + y + width + height), bool)
 
 
-def shares_of_an_image(numbers: NDArray) -> NDArray[np.bool_]:
-    """Which rows (n, 4) lie between 0 and 1, as boxes and corners do that are shares of their image, not pixels."""
+def shares_of_an_image(x: NDArray, y: NDArray, other_x: NDArray, other_y: NDArray) -> NDArray[np.bool_]:
+    """Where all of these lie between 0 and 1, as boxes and corners do that are shares of their image, not pixels."""
+    low, high = (reduce(least, (x, y, other_x, other_y)) for least in (np.minimum, np.maximum))
     with np.errstate(invalid="ignore"):
-        return np.asarray(((numbers >= 0) & (numbers <= 1)).all(axis=1), bool)
+        return np.asarray((low >= 0) & (high <= 1), bool)
 
 
 def with_refused(index: ObjectIndex, left_out: list[str], wrong: Wrong) -> ObjectIndex:

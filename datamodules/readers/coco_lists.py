@@ -87,45 +87,35 @@ class Boxes:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Take an annotation, or leave it out as a crowd, or as one with a wrong value."""
-        if self._failed(entry) is None:
-            return
         try:
-            error = self._failed(self._careful(entry))
-        except UNREADABLE as unread:
-            error = unread
-        if error is not None:
-            self.wrong.add(*unusable("annotation", entry, self._seen + 1, error))
+            self._take(entry)
+        except UNREADABLE:
+            self._undo()
+            try:
+                self._take(self._careful(entry))
+            except UNREADABLE as error:
+                self._undo()
+                self.wrong.add(*unusable("annotation", entry, self._seen + 1, error))
 
-    @staticmethod
-    def _careful(entry: Any) -> dict[str, Any]:
-        return boxed_of(entry)
+    _careful = staticmethod(boxed_of)
 
     @property
     def _seen(self) -> int:
         return len(self.ids) + self.crowds + self.wrong.count
 
-    def _failed(self, entry: dict[str, Any]) -> Exception | None:
-        """Take an annotation, whole or not at all."""
-        count = len(self.ids)
-        try:
-            self._take(entry)
-        except UNREADABLE as error:
-            for values in (self.ids, self.image_ids, self.category_ids):
-                del values[count:]
-            del self.boxes[4 * count :]
-            return error
-        return None
-
-    def _take(self, entry: dict[str, Any]) -> None:
-        if self._is_left_out(entry):
-            self.crowds += 1
-        else:
-            self._take_numbers(entry)
+    def _undo(self) -> None:
+        """Drop what an annotation left behind that could not be taken whole; its id is what it takes last."""
+        del self.image_ids[len(self.ids) :], self.category_ids[len(self.ids) :], self.boxes[4 * len(self.ids) :]
 
     def _is_left_out(self, entry: dict[str, Any]) -> bool:
-        return bool(entry.get("iscrowd")) and is_crowd(entry) and not self.with_crowds
+        """Whether an annotation that says `iscrowd` is one, and crowds are no objects."""
+        if crowd := is_crowd(entry) and not self.with_crowds:
+            self.crowds += 1
+        return crowd
 
-    def _take_numbers(self, entry: dict[str, Any]) -> None:
+    def _take(self, entry: dict[str, Any]) -> None:
+        if entry.get("iscrowd") and self._is_left_out(entry):
+            return
         category = entry.get("category_id")
         x, y, width, height = entry.get("bbox") or NOWHERE
         self.boxes.extend((x, y, width, height))
@@ -144,39 +134,51 @@ class Annotations(Boxes):
         self.ring_lengths, self.coordinates = array("q"), array("d")
         self.rle, self.rle_sizes = bytearray(), array("i")
         self.empty, self.boxed = array("q"), 0  # those without any mask, and how many of these have a box
+        self._whole = 0, 0, 0, 0, 0  # annotations, rings, bytes, sizes, numbers when something was last undone
 
-    @staticmethod
-    def _careful(entry: Any) -> dict[str, Any]:
-        return annotation_of(entry)
+    _careful = staticmethod(annotation_of)
 
     @property
     def _seen(self) -> int:
         return super()._seen + len(self.empty)
 
-    def _failed(self, entry: dict[str, Any]) -> Exception | None:
-        count, rings, numbers = len(self.ids), len(self.ring_lengths), len(self.coordinates)
-        encoded, sizes = len(self.rle), len(self.rle_sizes)
-        if (error := super()._failed(entry)) is None:
-            return None
-        for values in (self.areas, self.kinds, self.lengths):
-            del values[count:]
+    def _undo(self) -> None:
+        super()._undo()
+        count, rings, encoded, sizes = len(self.ids), *self._whole[1:4]
+        for kind, length in zip(self.kinds[self._whole[0] : count], self.lengths[self._whole[0] : count]):
+            rings, encoded, sizes = (
+                (rings + length, encoded, sizes) if kind == MaskKind.POLYGONS else (rings, encoded + length, sizes + 2)
+            )
+        numbers = self._whole[4] + sum(self.ring_lengths[self._whole[1] : rings])
+        self._whole = count, rings, encoded, sizes, numbers
+        del self.areas[count:], self.kinds[count:], self.lengths[count:]
         del self.ring_lengths[rings:], self.coordinates[numbers:], self.rle[encoded:], self.rle_sizes[sizes:]
-        return error
 
     def _take(self, entry: dict[str, Any]) -> None:
-        if self._is_left_out(entry):
-            self.crowds += 1
-            return
         segmentation = entry.get("segmentation")
         if not segmentation:
+            self._take_empty(entry)
+            return
+        if entry.get("iscrowd") and self._is_left_out(entry):
+            return
+        if isinstance(segmentation, list):
+            self.kinds.append(MaskKind.POLYGONS)
+            self.lengths.append(self._polygons(segmentation))
+        else:
+            self.kinds.append(MaskKind.RLE)
+            self.lengths.append(self._run_lengths(segmentation))
+        self.areas.append(entry.get("area", np.nan))
+        category = entry.get("category_id")
+        x, y, width, height = entry.get("bbox") or NOWHERE
+        self.boxes.extend((x, y, width, height))
+        self.image_ids.append(entry["image_id"])
+        self.category_ids.append(-1 if category is None else category)
+        self.ids.append(entry["id"])
+
+    def _take_empty(self, entry: dict[str, Any]) -> None:
+        if not (entry.get("iscrowd") and self._is_left_out(entry)):
             self.empty.append(entry["id"])
             self.boxed += bool(entry.get("bbox"))
-            return
-        polygons = isinstance(segmentation, list)
-        self.lengths.append(self._polygons(segmentation) if polygons else self._run_lengths(segmentation))
-        self.kinds.append(MaskKind.POLYGONS if polygons else MaskKind.RLE)
-        self.areas.append(entry.get("area", np.nan))
-        self._take_numbers(entry)
 
     def _polygons(self, rings: list[list[float]]) -> int:
         for ring in rings:
@@ -189,9 +191,9 @@ class Annotations(Boxes):
 
     def _run_lengths(self, segmentation: dict[str, Any]) -> int:
         counts, (height, width) = segmentation["counts"], segmentation["size"]
-        if isinstance(counts, str) and (counts.startswith(("b'", 'b"')) or " " in counts or "," in counts):
-            raise ValueError  # no run lengths as the format has them, but they may be read
+        if isinstance(counts, str) and not "0" <= counts[-1:] <= "O":
+            raise ValueError  # the last of a number's digits; it may be a list or bytes as text
         self.rle_sizes.extend((height, width))
-        encoded = compressed_counts(counts, height, width)
+        encoded = counts.encode() if isinstance(counts, str) else compressed_counts(counts, height, width)
         self.rle.extend(encoded)
         return len(encoded)

@@ -13,33 +13,36 @@ DIGITS = 6  # of a run length, five bits each: more than any image has
 
 
 class Extent(NamedTuple):
-    """Of polygons: the box around all corners (n, 4) as xyxy, not finite where a corner is not; areas without sign."""
+    """Of polygons (n,): the box around all corners, not finite where a corner is not, and the area without sign."""
 
-    box: NDArray[np.float64]
+    left: NDArray[np.float64]
+    top: NDArray[np.float64]
+    right: NDArray[np.float64]
+    bottom: NDArray[np.float64]
     area: NDArray[np.float64]
 
 
 def polygon_extents(coordinates: NDArray, ring_offsets: NDArray, rings: NDArray) -> Extent:
     """Of objects whose rings follow each other, `rings` (n,) of them each, at least one of three corners."""
-    box, area = np.empty((len(ring_offsets) - 1, 4)), np.empty(len(ring_offsets) - 1)
+    found = np.empty((5, len(ring_offsets) - 1))
+    if not len(rings):
+        return Extent(*found)
     with np.errstate(invalid="ignore", over="ignore"):
         for first, last in _blocks(ring_offsets):
             start, end = ring_offsets[first], ring_offsets[last]
             xy = coordinates[start:end].reshape(-1, 2)
             x, y = np.ascontiguousarray(xy[:, 0]), np.ascontiguousarray(xy[:, 1])
             starts = (ring_offsets[first:last] - start) // 2
-            after = np.arange(1, len(x) + 1)
-            after[np.append(starts[1:], len(x)) - 1] = starts  # the last corner of a ring is followed by its first
+            ends = np.append(starts[1:], len(x)) - 1
+            cross = np.empty_like(x)  # the last corner of a ring is followed by its first
+            cross[:-1] = x[:-1] * y[1:] - y[:-1] * x[1:]
+            cross[ends] = x[ends] * y[starts] - y[ends] * x[starts]
             for k, (least, values) in enumerate(((np.minimum, x), (np.minimum, y), (np.maximum, x), (np.maximum, y))):
-                box[first:last, k] = least.reduceat(values, starts)
-            area[first:last] = np.abs(np.add.reduceat(x * y[after] - y * x[after], starts)) / 2
-        if not len(rings):
-            return Extent(box[:0], area[:0])
+                found[k, first:last] = least.reduceat(values, starts)
+            found[4, first:last] = np.abs(np.add.reduceat(cross, starts)) / 2
+        ways = (np.minimum, np.minimum, np.maximum, np.maximum, np.add)
         starts = np.cumsum(rings) - rings
-        low, high = (
-            least.reduceat(part, starts) for least, part in ((np.minimum, box[:, :2]), (np.maximum, box[:, 2:]))
-        )
-        return Extent(np.concatenate([low, high], axis=1), np.add.reduceat(area, starts))
+        return Extent(*(way.reduceat(values, starts) for way, values in zip(ways, found)))
 
 
 def _blocks(offsets: NDArray) -> Iterator[tuple[int, int]]:

@@ -173,6 +173,8 @@ def _run_lengths_of(found: Mapping[str, Any]) -> dict[str, Any]:
         counts = counts.strip("[]() ").replace(",", " ").split()
     if isinstance(counts, list):
         counts = [whole_number({"counts": count}, "counts") for count in counts]
+    if not isinstance(counts, list):
+        counts = compressed_counts(counts, *size)
     return {"size": size, "counts": counts}
 
 
@@ -187,8 +189,8 @@ def compressed_counts(counts: Any, height: int, width: int) -> bytes:
             raise ValueError(f"run lengths of {sum(counts)} pixels for a mask of {height} x {width}")
         counts = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
     encoded: bytes = counts.encode() if isinstance(counts, str) else counts
-    if not isinstance(encoded, bytes) or not encoded:
-        raise ValueError(f"run lengths are {counts!r:.40}")
+    if not isinstance(encoded, bytes) or not encoded or not 48 <= encoded[-1] <= 79:  # the last of a number's digits
+        raise ValueError(f"counts are {counts!r:.40}, expected run lengths")
     return encoded
 
 

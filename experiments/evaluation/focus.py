@@ -23,7 +23,7 @@ from datamodules.selection import open_objects
 from datamodules.words import data_set_in_words
 from experiments.composition.tree import Tree
 from experiments.console import Choice
-from experiments.evaluation.protocols import Metric, Protocol
+from experiments.evaluation.protocols import Metric, Protocol, protocol
 from experiments.runs.files import write_atomically
 from experiments.runs.folder import RunFolder
 from experiments.runs.node import Kind, Made, Node
@@ -191,7 +191,11 @@ class FocusStudy(Kind):
         """The study's values and the seed."""
         evaluation = node.config["evaluation"]
         return {
-            "protocol": {"name": evaluation["protocol"], "study": evaluation["study"]},
+            "protocol": {
+                "name": evaluation["protocol"],
+                "behaviour": protocol(evaluation["protocol"]).behaviour,
+                "study": evaluation["study"],
+            },
             "seed": node.config["data"]["init_args"]["seed"],
         }
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from datamodules import geometry
 from datamodules.batch import Batch
+from experiments.console import Choice
 from experiments.evaluation.objects import ObjectIoU, opened_objects
+from experiments.evaluation.protocols import Metrics
 from experiments.evaluation.scorer import ObjectScorer
-from experiments.evaluation.settings import SweepSettings, read_settings
+from experiments.evaluation.settings import NoSettings
 from experiments.evaluation.stages import load_interactive
 from experiments.runs.node import Node
 from lightning_modules.metrics.masks import object_iou
@@ -20,19 +22,28 @@ from lightning_modules.metrics.masks import object_iou
 class Oracle(ObjectIoU):
     """The object itself, cut to the box that the user's points span: people's points may cut off a part of it.
 
-    Rows have the columns of protocol object_iou; a threshold changes nothing.
+    Nothing is predicted, so nothing of the section `evaluation` is read: no threshold, no pasting.
     """
 
-    behaviour = 1
+    settings = NoSettings
+    behaviour = 2  # reads no settings, its rows have no threshold
     elsewhere = "object_iou"
 
     def scorer(self, node: Node, folder: Path) -> OracleScorer:  # type: ignore[override]
         """See Protocol."""
         return OracleScorer(load_interactive(node), opened_objects(node), node.opened, folder)
 
-    def measures(self, settings: SweepSettings) -> set[str]:
+    def measures(self, settings: Any) -> set[str]:
         """See Protocol."""
-        return {"mean_iou", "n", "seconds_per_object", f"mean_iou@{settings.threshold:g}"}
+        return {"mean_iou", "mean_iou_over_classes", "n", "seconds_per_object"}
+
+    def describe(self, metrics: Metrics, settings: Any) -> str:
+        """See Protocol."""
+        return f"mean IoU {100 * metrics['mean_iou']:.1f} of the objects themselves, over {metrics['n']:,}"
+
+    def choices(self, evaluation: Node) -> list[Choice]:
+        """See Protocol."""
+        return [Choice("mask", "the object's own, cut to the box of the user's points", "no network is asked")]
 
 
 class OracleScorer(ObjectScorer):
@@ -41,8 +52,7 @@ class OracleScorer(ObjectScorer):
     @property
     def columns(self) -> list[str]:
         """Names of the row's values."""
-        threshold = read_settings(SweepSettings, self.config["evaluation"]).threshold
-        return [*self.described, "iou", "seconds", f"iou@{threshold:g}"]
+        return [*self.described, "iou", "seconds"]
 
     def score(self, batch: Batch) -> list[list[Any]]:
         """Cut each object's mask to its box."""
@@ -55,4 +65,4 @@ class OracleScorer(ObjectScorer):
         prediction = np.zeros_like(mask)
         prediction[window] = mask[window]
         iou = object_iou(prediction, mask, void)
-        return [*self.description(self.position(int(batch.object_id[i]))), iou, 0.0, iou]
+        return [*self.description(self.position(int(batch.object_id[i]))), iou, 0.0]

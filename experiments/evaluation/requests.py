@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
+import sys
 from typing import Any
 
+from datamodules.catalog import find
 from experiments.composition.tree import Tree
 from experiments.evaluation.evaluate import protocol_of
 from experiments.evaluation.protocols import protocol as find_protocol
@@ -33,7 +37,7 @@ def evaluation_config(
         devices: processes.
     Raises ValueError for clicks of another protocol, and for what does not exist.
     """
-    config = copy.deepcopy(trained)
+    config = with_users_data(copy.deepcopy(trained), data)
     evaluation = config["evaluation"]
     own = evaluation["protocol"]
     name = protocol or find_protocol(own).elsewhere or own
@@ -49,6 +53,34 @@ def evaluation_config(
     if long_side is not None:
         config["data"]["init_args"]["sample"]["long_side"] = long_side
     return on_devices(config, devices)
+
+
+def with_users_data(config: Tree, data: str | Tree) -> Tree:
+    """The tree with this data set where the environment says it lies, in place: a run's own root does not win over it.
+
+    Without DATA_ROOT, and the data set's own variable, it is looked for where the training's data lay.
+    """
+    arguments = config["data"]["init_args"]
+    own = arguments.get("root")
+    if own is None:
+        return config
+    said = next((name for name in ("DATA_ROOT", *_variables(data)) if os.environ.get(name)), None)
+    if said is not None:
+        arguments["root"] = None
+        place = f"{said}={os.environ[said]}"
+        print(f"note: data are looked for where {place} says, not in {own}, the run's own place", file=sys.stderr)
+    return config
+
+
+def _variables(data: str | Tree) -> set[str]:
+    """The variables that say where a data set, and those it is made of, lie; none for a name that does not exist."""
+    names, found = [data if isinstance(data, str) else str(data.get("name"))], set()
+    with contextlib.suppress(ValueError):
+        while names:
+            data_set = find(names.pop())
+            names += data_set.parts
+            found.add(data_set.variable)
+    return found - {""}
 
 
 def on_devices(config: Tree, devices: int) -> Tree:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -70,6 +73,7 @@ class Names:
     def __init__(self, index: ObjectIndex, source: Path | None = None) -> None:
         self.index = index
         self.image_ids, self.category_ids = np.arange(index.num_images) + 1, np.arange(len(index.categories)) + 1
+        self.file_names: list[str] | None = None
         self.native = source is not None and self._taken_from(source)
         folders = {os.path.dirname(path) for path in index.image_paths}
         self.folder = os.path.commonpath(folders) if folders else ""
@@ -93,11 +97,12 @@ class Names:
         named = [categories.names[number] for number in category_ids]
         same = len(order) == self.index.num_images and tuple(named) == self.index.categories
         if not same or not all(
-            path.endswith(images.names[k]) for path, k in zip(self.index.image_paths, order.tolist())
+            _base_name(path) == _base_name(images.names[k]) for path, k in zip(self.index.image_paths, order.tolist())
         ):
             return False
         self.image_ids = column(images.ids)[order].astype(np.int64)
         self.category_ids = np.array(category_ids, np.int64)
+        self.file_names = [images.names[k] for k in order.tolist()]  # with their folders: the pictures are found again
         return True
 
     def annotation(self, i: int) -> int:
@@ -113,7 +118,8 @@ class Names:
         """Those that hold objects."""
         for k in np.unique(self.index.image).tolist():
             height, width = self.index.image_size[k].tolist()
-            name = os.path.relpath(self.index.image_paths[k], self.folder)
+            path = self.index.image_paths[k]
+            name = os.path.relpath(path, self.folder) if self.file_names is None else self.file_names[k]
             yield {"id": self.image(k), "file_name": name, "height": height, "width": width}
 
     def categories(self) -> Iterator[Tree]:
@@ -122,3 +128,8 @@ class Names:
             yield {"id": number, "name": name}
         if (np.asarray(self.index.category) < 0).any():
             yield {"id": 0, "name": "object"}
+
+
+def _base_name(path: str) -> str:
+    """What a picture is called without its folders, however the file spells it: Windows' paths, URLs, Unicode."""
+    return unicodedata.normalize("NFC", unquote(re.split(r"[\\/]", path)[-1]))

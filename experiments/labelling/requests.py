@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datamodules.sets.boxes import boxes_name
 from experiments.composition.tree import Tree
-from experiments.evaluation.requests import on_devices, part_of_data
+from experiments.evaluation.requests import on_devices, part_of_data, with_users_data
 from experiments.labelling.boxes import check_boxes
 from experiments.runs.node import Node
 
@@ -36,7 +36,7 @@ def label_node(
         raise ValueError("--images says where the images of --boxes lie; a data set knows its own")
     named = data if boxes is None else boxes_name(boxes, images)
     assert named is not None
-    config = copy.deepcopy(training.config)
+    config = with_users_data(copy.deepcopy(training.config), named)
     config["evaluation"]["test"] = [part_of_data(named, every, limit)]
     if threshold is not None:
         config["evaluation"]["threshold"] = threshold

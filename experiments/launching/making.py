@@ -11,11 +11,13 @@ import torch
 
 from experiments.console import sentence
 from experiments.runs.environment import is_rank_zero
-from experiments.runs.folder import RunFolder
+from experiments.runs.folder import RunFolder, says_where_to_write
 from experiments.runs.identity import behaviour_of
 from experiments.runs.node import Node, kind_of
+from experiments.runs.records import made_before
 
 
+@says_where_to_write
 def execute(node: Node, title: str = "") -> dict[str, Any]:
     """Make a node's run unless it is made already; its parents must be. Returns the record."""
     if node.config["threads"]:
@@ -24,6 +26,8 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
     with folder.locked() if rank_zero else contextlib.nullcontext():  # the others join what rank zero holds
         record = folder.record
         if record is not None:
+            if rank_zero and (before := made_before(record)):
+                print(f"  {title or node.kind}: run {folder.path} was {before}; nothing is made anew", flush=True)
             return record
         if rank_zero:
             folder.prepare(node.describe())

@@ -18,6 +18,8 @@ from experiments.reports.reading import html_grids, markdown_grids, squeezed
 from experiments.reproduction.cells import NOT_RUN, QUOTED, Cell, TableResult, complete, main_run, measure, not_run
 from experiments.reproduction.plan import Conditions, nodes_of
 from experiments.reproduction.tables import Table, load_table
+from experiments.runs.folder import runs_root
+from experiments.runs.older import is_older
 from experiments.runs.records import Records
 
 CHECKED = (
@@ -168,21 +170,25 @@ def _changed_lines(grid: Grid, found: list[list[str]]) -> Iterator[str]:
             yield f"{grid.title}, {should[0]}: {len(line)} cells, expected {len(should)}"
 
 
-def foreign_runs(path: Path) -> list[str]:
-    """Cells whose runs are not those that the table's rows name today, one sentence each.
+def foreign_runs(path: Path) -> tuple[list[str], int]:
+    """Cells whose runs are not those that the table's rows name today, a sentence each; and how many have older runs.
 
-    Reports with values changed on the command line and cells of released weights cannot be derived again.
+    Runs of an older version have other names than today's. Reports with values changed on the command line and cells of
+    released weights cannot be derived again.
     """
     tree = json.loads(path.read_text())
     if tree.get("kind") == COMPARISON or tree["profile"].endswith("-changed"):
-        return []
-    table, conditions = load_table(tree.get("file") or tree["id"]), Conditions(tree["profile"])
+        return [], 0
+    older, table, conditions = 0, load_table(tree.get("file") or tree["id"]), Conditions(tree["profile"])
     complaints = []
     for cell in tree["cells"]:
         if not cell["runs"] or any(choice["name"] == "weights" for choice in tree["choices"].get(cell["row"], [])):
+            continue
+        if any(is_older(runs_root() / run) for run in cell["runs"]):
+            older += 1
             continue
         after, before = nodes_of(table.row(cell["row"]).cells[cell["column"]], conditions, tree["seeds"])
         named = [[node.hash for node in after], [node.hash for node in before]]
         if named != [cell["runs"], cell.get("before_runs", cell.get("first_runs"))]:
             complaints.append(f"{path}: {cell['row']}, {cell['column']}: its runs are not those of this row today")
-    return complaints
+    return complaints, older

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import yaml
 
 from experiments.runs.environment import environment
 from experiments.runs.files import write_atomically
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def runs_root() -> Path:
@@ -107,3 +111,35 @@ def find_run(reference: str) -> RunFolder:
             f"{what} with {reference!r} below {runs_root().resolve()}; `ls -t` there lists the newest first"
         )
     return RunFolder(found[0])
+
+
+FULL = ("file write failed", "unexpected pos", "PytorchStreamWriter")  # how PyTorch says that a disk is full
+NOWHERE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+
+
+def says_where_to_write(make: Callable[P, T]) -> Callable[P, T]:
+    """Makes runs; where they cannot be written, the error names the place, and the variable to set."""
+
+    @functools.wraps(make)
+    def explained(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return make(*arguments, **options)
+        except (OSError, RuntimeError) as error:
+            full = isinstance(error, RuntimeError) and any(sign in str(error) for sign in FULL)
+            if not full and not (isinstance(error, OSError) and _in_runs(error)):
+                raise
+            why = "the disk is full" if full else getattr(error, "strerror", None) or error
+            raise OSError(
+                getattr(error, "errno", None) or errno.ENOSPC,
+                f"runs cannot be written in {runs_root().absolute()} ({why}); make room there, or set RUNS_ROOT to a "
+                "folder that can be written",
+            ) from error
+
+    return explained
+
+
+def _in_runs(error: OSError) -> bool:
+    """Whether an error is about writing in the store: of a full disk Python does not say which file it was."""
+    if error.errno not in NOWHERE or error.filename is None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT) and "CACHE_ROOT" not in str(error)
+    return Path(os.fsdecode(error.filename)).absolute().is_relative_to(runs_root().absolute())

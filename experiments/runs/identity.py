@@ -70,16 +70,18 @@ def model_in_use(model: Tree) -> Tree:
 
 
 def data_in_training(data: Tree) -> Tree:
-    """What of a DataModule's arguments shapes a training."""
+    """A DataModule, and what of its arguments shapes a training."""
     arguments = data.get("init_args") or {}
     shaping = getattr(import_class(data["class_path"]), "shapes_training", None)
-    return named(without(arguments, ASIDE) if shaping is None else shaping(arguments))
+    shaped = without(arguments, ASIDE) if shaping is None else shaping(arguments)
+    return named({"class_path": data["class_path"], "init_args": shaped})
 
 
 def data_in_evaluation(data: Tree) -> Tree:
-    """What of them, beside the data sets, shapes how an evaluation sees them."""
+    """The same of how an evaluation sees the data sets."""
     shaping = getattr(import_class(data["class_path"]), "shapes_evaluation", None)
-    return {} if shaping is None else named(shaping(data.get("init_args") or {}))
+    shaped = {} if shaping is None else shaping(data.get("init_args") or {})
+    return named({"class_path": data["class_path"], "init_args": shaped})
 
 
 def without(tree: Mapping[str, Any], keys: Collection[str]) -> Tree:

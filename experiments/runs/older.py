@@ -12,7 +12,6 @@ from experiments.composition.tree import Tree
 from experiments.runs.files import digest
 
 FORMAT = 2  # of config.yaml and of names; CHANGELOG.md says what each number changed
-OPENING = f"format: {FORMAT}\n"  # the first line of a config.yaml of today
 
 
 class HasKind(Protocol):
@@ -61,9 +60,14 @@ def by_role(kind: str, runs: Sequence[Run]) -> tuple[dict[str, Run], tuple[Run, 
 def older_runs(root: Path) -> int:
     """How many finished runs of older versions lie in a store."""
     files = root.glob("*/config.yaml")
-    return sum(_is_older(file) and (file.parent / "record.json").exists() for file in files)
+    return sum(is_older(file.parent) and (file.parent / "record.json").exists() for file in files)
 
 
-def _is_older(file: Path) -> bool:
-    with file.open() as text:
-        return text.readline() != OPENING
+def is_older(folder: Path) -> bool:
+    """Whether an older version of the suite made this run; not for a newer one, or where there is no run."""
+    try:
+        with (folder / "config.yaml").open() as text:
+            found = re.fullmatch(r"format: (\d+)\n", text.readline())
+    except FileNotFoundError:
+        return False
+    return found is None or int(found[1]) < FORMAT

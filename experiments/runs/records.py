@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+STARTED = int(time.time())  # about when this process began
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,24 @@ class Records:
             known = ", ".join(sorted(metrics)) or "none"
             raise ValueError(f"record {self.path(run)} has no metric {name!r}; it has {known}")
         return None if metrics[name] is None else float(metrics[name])
+
+
+def left_out_in_words(record: Mapping[str, Any]) -> str:
+    """`; left out: 3 crowd annotations`, for the last line of a command; nothing where nothing was."""
+    left_out = "; ".join(record.get("left_out", ()))
+    return f"; left out: {left_out}" if left_out else ""
+
+
+def made_before(record: Mapping[str, Any]) -> str:
+    """When and by which code a record was made that this process finds; nothing where it was made since it began."""
+    try:
+        finished = time.mktime(time.strptime(record["finished"][:19], "%Y-%m-%dT%H:%M:%S"))
+    except (KeyError, TypeError, ValueError):
+        return "made before"
+    if finished >= STARTED:
+        return ""
+    code = f" by commit {record['git']}" if record.get("git") else ""
+    return f"made before, on {record['finished'][:10]} at {record['finished'][11:16]}{code}"
 
 
 def parents_of(record: Mapping[str, Any]) -> list[str]:

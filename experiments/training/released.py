@@ -22,7 +22,7 @@ class ReleasedWeights(Kind):
             "file": file_digest(node.weights),
             "model": model_in_use(config["model"]),
             "behaviour": behaviour_of(config),
-            "data": data_in_training(config["data"])["sample"],
+            "data": data_in_training(config["data"])["arguments"].get("sample"),
             "precision": config["trainer"]["precision"],
         }
 

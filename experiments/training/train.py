@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
 from datamodules.catalog import find, root_of
+from datamodules.ranges import Range, from_environment
 from experiments.composition.building import instantiate
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
@@ -19,7 +19,7 @@ from experiments.console import without_hints
 from experiments.runs.folder import RunFolder
 from experiments.runs.identity import MACHINE, data_in_training, model_in_training, without
 from experiments.runs.models import load_model
-from experiments.runs.node import Kind, Made, Node
+from experiments.runs.node import LISTS, Kind, Made, Node
 from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints
 from experiments.training.logs import join_logs, loggers, own_wandb_run
 from lightning_modules.networks.official import load_exactly
@@ -59,7 +59,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
     """Train a node; what came out, on rank zero."""
     config, data = node.opened, node.config["data"]["init_args"]
     last = folder.path / "last.ckpt"
-    minutes = float(os.environ.get("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES))
+    minutes = from_environment("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES, Range(0))
     with without_hints():
         cli = instantiate(
             config,
@@ -107,6 +107,8 @@ def taken(config: Tree) -> Mapping[str, str]:
 def check_roles(node: Node) -> None:
     """Raises ValueError unless a training builds on what its method takes, no less and no more."""
     takes, name = taken(node.config), str(node.config["model"]["class_path"]).rpartition(".")[2]
+    if reserved := sorted({"start", "model", "first_stage", "evaluation", LISTS} & set(takes)):
+        raise ValueError(f"{name} takes a run as {reserved[0]!r}, a role that the store gives itself: use another word")
     for role in takes:
         if role not in node.parents:
             raise ValueError(
@@ -124,7 +126,7 @@ def take_parents(node: Node, model: LightningModule) -> None:
     """
     for role, run in node.parents.items():
         if role == "start":
-            run.load_into(model)
+            run.load_into(model, aside=taken(node.config).values())
             continue
         part: nn.Module = getattr(model, taken(node.config)[role])
         network: nn.Module = load_model(run).network  # type: ignore[assignment]

@@ -247,4 +247,4 @@ def test_what_a_sample_leaves_out_counts_as_its_default(seen):
 def test_a_view_of_its_own_class_is_named_by_what_it_holds(seen):
     view = {"class_path": f"{HERE}.Expanded", "init_args": {"margin": 3}}
     named = seen(plain(f"data.sample.view={json.dumps(view)}"))["view"]
-    assert named == {"class": "Expanded", "most": 40, "margin": 3, "beyond": "wrap"}
+    assert named == {"class": f"{HERE}.Expanded", "most": 40, "margin": 3, "beyond": "wrap"}

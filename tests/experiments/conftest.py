@@ -33,6 +33,7 @@ def few(drawn, tmp_path_factory):
 def store(tmp_path, monkeypatch, drawn):
     monkeypatch.setenv("CACHE_ROOT", str(drawn))
     monkeypatch.setenv("RUNS_ROOT", str(tmp_path / "runs"))
+    monkeypatch.delenv("DATA_ROOT", raising=False)  # it would win over the drawn data of these runs
     return tmp_path / "runs"
 
 
@@ -62,5 +63,6 @@ def shared_store(everyone, few, monkeypatch, tmp_path):
     """A store in which all tests of whole tables find what others have made, on a quarter of the pictures."""
     monkeypatch.setenv("CACHE_ROOT", str(few))
     monkeypatch.setenv("RUNS_ROOT", str(everyone / "tables"))
+    monkeypatch.delenv("DATA_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
     return everyone / "tables"

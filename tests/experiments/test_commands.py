@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import os
 import re
 import subprocess
 import sys
@@ -96,6 +97,33 @@ def test_bad_input_gets_one_sentence_and_exit_code_1(here, monkeypatch, capsys, 
     assert ended.value.code == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert re.search(sentence, line), line
+
+
+def test_an_evaluation_says_what_it_found_made_and_what_was_left_out(here, finished, monkeypatch, capsys):
+    """And it reads the data where the user says they lie, not where the training's lay."""
+    run = finished(TINY)["parents"]["model"]
+    drawn = find_run(run).config["config"]["data"]["init_args"]["root"]
+    monkeypatch.setenv("DATA_ROOT", str(here / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        evaluate.main(["--run", run, "--data", "coco2017/val", "--limit", "2"])
+    monkeypatch.setenv("DATA_ROOT", str(drawn))
+    command = ["--run", run, "--data", "coco2017/val", "--limit", "2"]
+    evaluate.main(command)
+    assert re.search(r"rows: .*rows.csv; left out: \d+ crowd annotations", capsys.readouterr().out.splitlines()[-1])
+    (made,) = [path for path in (here / "runs").glob("*/record.json") if "coco2017/val" in path.read_text()]
+    made.write_text(made.read_text().replace('"finished": "20', '"finished": "19'))
+    evaluate.main(command)
+    assert "was made before, on 19" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variable", ["RUNS_ROOT", "CACHE_ROOT"])
+def test_nowhere_to_write_names_the_variable(here, finished, monkeypatch, variable):
+    run = find_run(finished(TINY)["parents"]["model"]).path
+    (here / "file").write_text("")
+    monkeypatch.setenv("DATA_ROOT", os.environ["CACHE_ROOT"] + "/miniature/0")
+    monkeypatch.setenv(variable, str(here / "file"))
+    with pytest.raises(OSError, match=f"set {variable} to a folder that can be written"):
+        evaluate.main(["--run", str(run), "--data", "grabcut", "--limit", "2"])
 
 
 def test_a_command_ends_without_a_traceback(tmp_path):

@@ -10,8 +10,8 @@ from datamodules.selection import open_objects
 from experiments.composition.building import sample_recipe
 from experiments.evaluation.oracle import Oracle, OracleScorer
 from experiments.evaluation.rows import merge_rows
-from experiments.evaluation.settings import SweepSettings
-from experiments.reproduction.plan import Conditions, compose_row, find_spec
+from experiments.evaluation.settings import NoSettings
+from experiments.reproduction.plan import Conditions, compose_row, evaluation_node, find_spec
 
 
 def test_the_oracle_misses_what_people_s_boxes_cut_off_and_nothing_else(here):
@@ -33,8 +33,16 @@ def test_the_oracle_misses_what_people_s_boxes_cut_off_and_nothing_else(here):
 
 
 def test_its_rows_are_summed_up_like_those_of_other_objects(tmp_path):
-    rows = "position,iou,seconds,iou@0.8\n0,1.0,0.0,1.0\n1,0.5,0.0,0.5\n"
+    rows = "position,iou,seconds\n0,1.0,0.0\n1,0.5,0.0\n"
     (tmp_path / "rows.0.csv").write_text(rows)
     metrics = Oracle().summarise(merge_rows(tmp_path, 2, processes=1))
     assert (metrics["mean_iou"], metrics["n"]) == (0.75, 2)
-    assert Oracle().describe(metrics, SweepSettings(threshold=0.8)).startswith("mean IoU 75.0")
+    assert Oracle().describe(metrics, NoSettings()).startswith("mean IoU 75.0")
+
+
+def test_what_only_a_network_s_answer_needs_renames_no_oracle(here):
+    """Neither a threshold nor an interpolation changes the object itself."""
+    spec = find_spec("dextr-1/oracle-inside-the-manual-box")
+    typed = ("evaluation.threshold=0.3", "evaluation.paste=nearest", "evaluation.thresholds=[0.1]")
+    hashes = {evaluation_node(spec, Conditions("miniature", more), seed=0).hash for more in ((), typed)}
+    assert len(hashes) == 1

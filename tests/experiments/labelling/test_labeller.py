@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,6 +244,28 @@ def test_boxes_become_masks_under_the_numbers_of_their_file(store, discs, tmp_pa
     calls = Disc.calls
     label.main(command)
     assert Disc.calls == calls
+
+
+def test_labels_keep_the_folders_of_file_names_and_count_what_was_left_out(store, discs, tmp_path, capsys):
+    model, file = untrained(*OUTSIDE), Path(boxes_file(tmp_path / "data", BOXES))
+    content = json.loads(file.read_text())
+    (tmp_path / "data" / "camA").mkdir()
+    for image in content["images"]:
+        (tmp_path / "data" / image["file_name"]).rename(tmp_path / "data" / "camA" / image["file_name"])
+        image["file_name"] = f"camA/{image['file_name']}"
+    content["annotations"][0]["bbox"] = None
+    file.write_text(json.dumps(content))
+    out = tmp_path / "data" / "masks.json"
+    label.main(["--run", model.hash, "--boxes", str(file), "--images", str(tmp_path / "data"), "--out", str(out)])
+    assert {image["file_name"] for image in json.loads(out.read_text())["images"]} == {"camA/a.png", "camA/b.png"}
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith(
+            f"left out: 1 annotations without a box on their image, the first is {content['annotations'][0]['id']}"
+        )
+    )
+    assert len(open_objects([f"coco_json:{out}?images={tmp_path / 'data'}"])) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What names a run: roles of its parents, classes by name and behaviour, files by content; runs of older versions."""
 
 import copy
+import json
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -8,15 +9,27 @@ from types import ModuleType
 import pytest
 import yaml
 
+from datamodules.objects import ObjectData
+from datamodules.views import Crop
 from experiments import reproduce
 from experiments.composition.compose import compose
 from experiments.evaluation.evaluate import protocol_of
+from experiments.reports.check import foreign_runs
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.runs.files import digest
-from experiments.runs.identity import model_in_training, named, start_files, wanted_starts, without_starts
+from experiments.runs.identity import (
+    data_in_evaluation,
+    data_in_training,
+    model_in_training,
+    named,
+    start_files,
+    wanted_starts,
+    without_starts,
+)
 from experiments.runs.models import read_run
 from experiments.runs.node import Node, load_node
 from experiments.runs.older import older_runs
+from experiments.training.train import check_roles
 from lightning_modules.dextr import DEXTR
 from tests.experiments.tiny import SHRUNK
 
@@ -62,7 +75,7 @@ def test_first_weights_are_known_by_content_and_asked_for_where_the_method_says(
 def test_the_same_runs_in_other_roles_are_another_run(store):
     node = evaluation_node(find_spec("dextr-8/5-points"), CONDITIONS, 0)
     start = node.model.start
-    other = replace(node.model, parents={"start": start.start or node.model})
+    other = replace(node.model, parents={"start": start.start or node.model, "corrects": start})
     assert other.hash != node.model.hash
     stages = {"model": node.model, "first_stage": start}
     swapped = {"model": start, "first_stage": node.model}
@@ -70,7 +83,7 @@ def test_the_same_runs_in_other_roles_are_another_run(store):
 
 
 def test_a_method_refuses_parents_that_it_does_not_take(store):
-    node = evaluation_node(find_spec("dextr-8/5-points"), CONDITIONS, 0).model
+    node = evaluation_node(find_spec("dextr-8/4-points-all"), CONDITIONS, 0).model
     with pytest.raises(ValueError, match="DEXTR takes no run as 'extractor'; it takes: start"):
         assert replace(node, parents={"extractor": node.start}).hash
 
@@ -144,3 +157,40 @@ def test_a_newer_version_s_run_is_refused(store):
     node.folder.prepare({**node.describe(), "format": 3})
     with pytest.raises(ValueError, match="made by a newer version of the suite"):
         load_node(node.folder)
+
+
+def test_a_report_of_older_runs_is_told_from_one_of_foreign_runs(here, tmp_path):
+    node = evaluation_node(find_spec("dextr-4/psp"), CONDITIONS, 0)
+    older = as_format_1(node).name
+    tree = {"id": "dextr-4", "profile": "miniature", "seeds": [0], "choices": {}}
+    for run, expected in ((older, (0, 1)), ("0" * 16, (1, 0))):
+        cell = {"row": "+ PSP", "column": "value", "runs": [run], "before_runs": []}
+        (tmp_path / "report.json").write_text(json.dumps({**tree, "cells": [cell]}))
+        complaints, older_cells = foreign_runs(tmp_path / "report.json")
+        assert (len(complaints), older_cells) == expected
+
+
+@pytest.mark.parametrize("role", ["start", "model", "evaluation", "lists"])
+def test_a_method_takes_no_run_in_a_role_of_the_store(role, monkeypatch):
+    node = Node("train", compose("dextr", profile="miniature", overrides=SHRUNK[1:]))
+    monkeypatch.setattr(DEXTR, "takes", {role: "network"}, raising=False)
+    with pytest.raises(ValueError, match=f"{role}.*use another word"):
+        check_roles(node)
+
+
+class Wider(Crop):
+    """A view of somebody else's, under the same field values."""
+
+
+def test_a_class_of_data_or_views_is_part_of_a_run_s_name(monkeypatch):
+    config = compose("dextr", profile="miniature", overrides=SHRUNK[1:])
+    plain, asked = data_in_training(config["data"]), {"class_path": "tests.experiments.runs.test_node.Wider"}
+    sample = {**config["data"]["init_args"]["sample"], "view": asked}
+    other = {**config["data"], "init_args": {**config["data"]["init_args"], "sample": sample}}
+    assert data_in_training(other)["arguments"]["sample"]["view"]["class"].endswith("test_node.Wider")
+    monkeypatch.setattr(ObjectData, "behaviour", 7, raising=False)
+    monkeypatch.setattr(Crop, "behaviour", 8, raising=False)
+    raised = data_in_training(config["data"])
+    assert (raised["behaviour"], raised["arguments"]["sample"]["view"]["behaviour"]) == (7, 8)
+    assert plain["class"] == raised["class"] == "ObjectData"
+    assert data_in_evaluation(config["data"])["class"] == "ObjectData"
