@@ -42,17 +42,12 @@ class ObjectSamples(Dataset):
         draw = rng(self.seed, epoch, object_id, 0)
         mask, void = self.index.read_mask(i)
         full = (int(mask.shape[0]), int(mask.shape[1]))
-<<<<<<< HEAD
-        image = (read_image if self.train else read_shared)(self.index.image_path(i), full)
-=======
         if not cv2.hasNonZero(mask):  # a file was replaced after its objects were listed
             raise ValueError(
                 f"object {self.index.native_id[i]} of {self.index.dataset} on {self.index.image_path(i)} has no pixels "
                 "in its mask; list the objects again, or leave this one out"
             )
-        if image.shape[:2] != full:
-            raise ValueError(f"{self.index.image_path(i)} is {image.shape[:2]}, its mask {full} (H, W)")
->>>>>>> coco
+        image = (read_image if self.train else read_shared)(self.index.image_path(i), full)
         void = np.zeros(full, np.uint8) if void is None else void
         if self.train:
             void = void | boundary_band(mask, self.recipe.void_band) if self.recipe.void_band else void
