@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.composition.compose import compose
-from experiments.composition.merging import merge
+from experiments.composition.merging import merge, parse_data, parse_value
 from experiments.runs.node import Node
 
 
@@ -131,3 +131,16 @@ def test_short_and_long_names_are_the_same_run(monkeypatch):
     short = identity(monkeypatch, overrides=["model.guidance=DistanceMap"])
     assert identity(monkeypatch, overrides=["model.guidance=datamodules.clicks.guidance.DistanceMap"]) == short
     assert identity(monkeypatch, row={"model.guidance": "DistanceMap"}) == short
+
+
+@pytest.mark.parametrize(
+    "name", ["folder:/a/set #2", "folder:/a/set: 3", "folder:/a/[b]", "coco_json:/a.json?images=/b"]
+)
+def test_a_data_set_is_what_is_typed(name):
+    assert parse_data(name) == name
+
+
+def test_a_part_of_a_data_set_is_a_mapping():
+    assert parse_data("{name: pascal/val, every: 3}") == {"name": "pascal/val", "every": 3}
+    assert parse_value("folder:/a/set #2") == "folder:/a/set #2"
+    assert parse_value("3 # comment") == 3
