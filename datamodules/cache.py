@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from datamodules.index import ObjectIndex, Strings
 from datamodules.locks import alone
 
 INDEX_VERSION = 2  # raise when a reader lists other objects than before
+WATCHED = 10_000  # pictures: of larger sets a tenth of so many is looked at whenever an index is opened
 REFUSED = "refused.txt"  # beside an index: the entries of its files that have wrong values, each with the reason
 
 
@@ -46,25 +48,45 @@ def state_of(sources: Iterable[Path]) -> list[str]:
 
 
 def opened(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], what: str) -> ObjectIndex:
-    """The index in this folder; `build` makes it first where there is none that can be read, in one process alone."""
-    found = _found(folder)
-    if found is None:
+    """The index in this folder; `build` makes it first where there is none that can be read, in one process alone.
+
+    It is made again when its pictures are no longer as they were: moved, replaced, turned.
+    """
+    index = _fresh(folder)
+    if index is None:
         with _alone(folder):
-            found = _found(folder)
-            if found is None:
+            index = _fresh(folder)  # another process may have made it
+            if index is None:
                 _built(folder, build, what)
-    return ObjectIndex.open(folder) if found is None else found
+                index = ObjectIndex.open(folder)
+    return index
 
 
-def _found(folder: Path) -> ObjectIndex | None:
-    """What is kept in this folder; None where there is nothing, or, which is said, nothing whole."""
+def _fresh(folder: Path) -> ObjectIndex | None:
+    """What lies in this folder, if it is whole, else that is said, and was made of the pictures that are there."""
     if not (folder / "index.json").exists():
         return None
     try:
-        return ObjectIndex.open(folder)
+        index = ObjectIndex.open(folder)
+        about = json.loads((folder / "index.json").read_text())
     except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError) as error:
         print(f"note: the list of objects in {folder} is damaged ({error}); making it again", file=sys.stderr)
         return None
+    return index if about.get("pictures") == _state_of_pictures(index) else None
+
+
+def _state_of_pictures(index: ObjectIndex) -> str:
+    """A hash of places, sizes and times of the pictures: of all, or of a part where a look at all takes long."""
+    digest = hashlib.blake2b(digest_size=16)
+    step = 1 if index.num_images <= WATCHED else index.num_images * 10 // WATCHED
+    for place in range(0, index.num_images, step):
+        path = index.image_paths[place]
+        try:
+            state = os.stat(path)
+            digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path} is not there\n".encode())
+    return digest.hexdigest()
 
 
 def _built(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], what: str) -> None:
@@ -74,7 +96,8 @@ def _built(folder: Path, build: Callable[[], tuple[ObjectIndex, list[Path]]], wh
     index = replace(index, content=index.content or content_hash(sources))
     refused = list(index.refused)
     with _writing():
-        replace(index, refused=Strings.of([])).save(folder, sources=[str(path) for path in sources])
+        about = {"sources": [str(path) for path in sources], "pictures": _state_of_pictures(index)}
+        replace(index, refused=Strings.of([])).save(folder, **about)
         if refused:
             (folder / REFUSED).write_text("".join(f"{sentence}\n" for sentence in refused), encoding="utf-8")
     counts = f"{len(index):,} objects on {index.num_images:,} images"
@@ -96,6 +119,22 @@ def content_hash(sources: Iterable[Path]) -> str:
                     while block := file.read(1 << 22):
                         digest.update(block)
     return digest.hexdigest()
+
+
+def with_pictures(index: ObjectIndex, sources: Iterable[Path]) -> ObjectIndex:
+    """The index with a content of these sources and of its pictures, for files of people, who replace pictures.
+
+    Of a picture size and last bytes count, which no two versions of one share in practice.
+    """
+    digest, seen = hashlib.blake2b(digest_size=16), dict[str, bytes]()
+    for path in index.image_paths:
+        if path not in seen:
+            with open(path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 4096))
+                seen[path] = hashlib.blake2b(file.read() + str(size).encode(), digest_size=16).digest()
+        digest.update(seen[path])
+    return replace(index, content=f"{content_hash(sources)}+{digest.hexdigest()}")
 
 
 @contextmanager

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.columns import OPTIONAL, StoredColumns, Strings, gathered, joined_offsets, object_ids, offsets_of
+from datamodules.images import read_image
+from datamodules.mask_pictures import read_strength
 from datamodules.masks import MaskKind, mask_from_box, mask_from_polygons, mask_from_rle, read_label_map
 
 __all__ = ["MaskKind", "ObjectIndex", "ObjectMask", "Strings", "concatenate", "object_ids"]
@@ -90,15 +92,26 @@ class ObjectIndex(StoredColumns):
         """The image file of object `i`."""
         return Path(self.image_paths[int(self.image[i])])
 
+    def size_of(self, i: int) -> tuple[int, int]:
+        """(H, W) of the image of object `i`, as its annotations say."""
+        height, width = self.image_size[self.image[i]]
+        return int(height), int(width)
+
+    def read_image(self, i: int) -> NDArray[np.uint8]:
+        """The image of object `i`, (H, W, 3) RGB, as its mask lies on it. Raises as `images.read_image`."""
+        return read_image(self.image_path(i), self.size_of(i))
+
     def read_mask(self, i: int) -> ObjectMask:
         """Mask and void of object `i` at full size, (H, W) uint8 of 0 and 1.
 
         Raises ValueError or FileNotFoundError naming the object when its mask is unreadable or of another size.
         """
-        size = (int(self.image_size[self.image[i], 0]), int(self.image_size[self.image[i], 1]))
+        size = self.size_of(i)
         kind = MaskKind(self.mask_kind[i])
         if kind in (MaskKind.LABEL, MaskKind.FOREGROUND):
-            labels = self._fitting(i, "mask", self.mask_files[int(self.mask_file[i])])
+            file = self.mask_files[int(self.mask_file[i])]
+            pixels = read_label_map(file) if kind is MaskKind.LABEL else read_strength(file)
+            labels = self._fitting(i, f"mask {file}", pixels)
             value, void_value = int(self.mask_value[i]), int(self.void_value[i])
             mask = labels == value if kind is MaskKind.LABEL else labels >= value
             return ObjectMask(mask.view(np.uint8), (labels == void_value).view(np.uint8) if void_value >= 0 else None)
@@ -121,16 +134,13 @@ class ObjectIndex(StoredColumns):
         if not len(self.start_file) or self.start_file[i] < 0:
             return None
         path = self.start_files[int(self.start_file[i])]
-        labels = self._fitting(i, "start mask", path)
+        labels = self._fitting(i, f"start mask {path}", read_strength(path))
         return (labels >= predicted_from(labels, path)).view(np.uint8)
 
-    def _fitting(self, i: int, what: str, path: str) -> NDArray:
-        """The label map in this file, which must be of the size of the image of object `i`."""
-        labels, (height, width) = read_label_map(path), self.image_size[self.image[i]]
-        if labels.shape != (height, width):
-            raise ValueError(
-                f"{what} {path} is {labels.shape}, its image {self.image_path(i)} is {(int(height), int(width))} (H, W)"
-            )
+    def _fitting(self, i: int, what: str, labels: NDArray) -> NDArray:
+        """These pixels, which must be of the size of the image of object `i`."""
+        if labels.shape != (size := self.size_of(i)):
+            raise ValueError(f"{what} is {labels.shape}, its image {self.image_path(i)} is {size} (H, W)")
         return labels
 
     def polygons(self, i: int) -> list[NDArray[np.float64]]:

@@ -15,6 +15,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.io import loadmat
 
+from datamodules.images import check_pixels, orientation, turned
+
 
 class MaskKind(IntEnum):
     """Where an object's mask is: pixels of a label map equal to a value, or at least a value; polygons; run lengths.
@@ -32,18 +34,20 @@ class MaskKind(IntEnum):
 def read_label_map(path: str | Path) -> NDArray:
     """A mask file as (H, W) integers, as stored: palette *indices*, gray levels, SBD's GTinst.Segmentation from .mat.
 
-    A 1-bit mask is 0 and 255, a colour mask counts as the largest of its channels, alpha is ignored. The array is
-    read-only and shared. Raises FileNotFoundError or ValueError naming the file when it is missing or unreadable.
+    A 1-bit mask is 0 and 255, a colour mask counts as the largest of its channels, alpha is ignored. EXIF's orientation
+    is applied. Pictures of one object are read as one sees them, by `mask_pictures`. The array is read-only and shared.
+    Raises FileNotFoundError or ValueError naming the file when it is missing or unreadable.
     """
     path = Path(path)
     try:
-        return _read_label_map(str(path), path.stat().st_mtime_ns)
+        state = path.stat()
+        return _read_label_map(str(path), (state.st_mtime_ns, state.st_size))
     except FileNotFoundError:
         raise FileNotFoundError(f"mask {path} is missing; the data set that lists it is incomplete") from None
 
 
 @lru_cache(maxsize=2)  # the objects of one image follow each other: decode their map once
-def _read_label_map(path: str, changed: int) -> NDArray:
+def _read_label_map(path: str, changed: tuple[int, int]) -> NDArray:
     labels = read_mat(path).Segmentation if path.endswith(".mat") else _read_picture(path)
     labels = np.ascontiguousarray(labels)
     labels.flags.writeable = False
@@ -63,8 +67,9 @@ def read_mat(path: str | Path) -> Any:
 def _read_picture(path: str) -> NDArray:
     try:
         with Image.open(path) as image:  # OpenCV would turn palette indices into colours
+            check_pixels(path, "mask", image.height, image.width)
             mode = image.mode
-            labels = np.asarray(image.convert("L") if mode == "1" else image)
+            labels = turned(np.asarray(image.convert("L") if mode == "1" else image), orientation(image))
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, EOFError, ...

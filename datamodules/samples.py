@@ -40,7 +40,6 @@ class ObjectSamples(Dataset):
         epoch, i = key if isinstance(key, tuple) else (0, key)
         object_id = int(self.index.object_id[i])
         draw = rng(self.seed, epoch, object_id, 0)
-        image = (read_image if self.train else read_shared)(self.index.image_path(i))
         mask, void = self.index.read_mask(i)
         full = (int(mask.shape[0]), int(mask.shape[1]))
         if not cv2.hasNonZero(mask):  # a file was replaced after its objects were listed
@@ -48,8 +47,7 @@ class ObjectSamples(Dataset):
                 f"object {self.index.native_id[i]} of {self.index.dataset} on {self.index.image_path(i)} has no pixels "
                 "in its mask; list the objects again, or leave this one out"
             )
-        if image.shape[:2] != full:
-            raise ValueError(f"{self.index.image_path(i)} is {image.shape[:2]}, its mask {full} (H, W)")
+        image = (read_image if self.train else read_shared)(self.index.image_path(i), full)
         void = np.zeros(full, np.uint8) if void is None else void
         if self.train:
             void = void | boundary_band(mask, self.recipe.void_band) if self.recipe.void_band else void
@@ -85,7 +83,7 @@ class ObjectSamples(Dataset):
     ) -> Clicked:
         """The clicks on the crop's grid; an object too thin for it keeps those of its `whole` mask, where given."""
         rule = self.recipe.train_points if self.train else self.recipe.test_points
-        full = (int(self.index.image_size[self.index.image[i], 0]), int(self.index.image_size[self.index.image[i], 1]))
+        full = self.index.size_of(i)
         native_id = self.index.native_id[i]
         if views.mask.any():
             target = Target(

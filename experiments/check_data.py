@@ -1,7 +1,7 @@
 """`python -m experiments.check_data [names ...]`: which data sets are there, whole, and how to get the missing ones.
 
-The objects of each are listed and counted, which takes minutes for SBD, COCO and LVIS, once; --quick leaves out those
-that were never opened before.
+The objects of each are listed and counted, which takes minutes for SBD, COCO and LVIS, once, and a part of the pictures
+and masks is read as training does; --deep reads them all; --quick none, nor does it list sets never opened before.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from datamodules.catalog import DataSet, catalog, find, how_to_get, index_folder, missing_sources, open_index
+from datamodules.inspection import in_short, inspect
 from experiments.console import TextTable, show
 from experiments.options import Parser
 
@@ -23,41 +24,57 @@ class Finding(NamedTuple):
     """One row of the table.
 
     `state`: whole (as many as there should be), found (nobody knows how many there should be), differs, unread (there,
-    but its objects were never listed), missing, broken. `notes`: what was left out, or is wrong.
+    but its objects were never listed), missing, broken (it cannot be listed, or has no object), damaged (training would
+    stop at some of its pictures or masks). `read`: how many pictures were opened. `notes`: what was left out, or is
+    wrong.
     """
 
     name: str
     state: str
     images: str = ""
     objects: str = ""
+    read: str = ""
     notes: str = ""
 
 
-COLOURS = {"whole": "green", "found": "green", "differs": "yellow", "unread": "cyan", "missing": "dim", "broken": "red"}
+COLOURS = {
+    **{"whole": "green", "found": "green", "differs": "yellow", "unread": "cyan"},
+    **{"missing": "dim", "broken": "red", "damaged": "red"},
+}
+ASKED, OTHER = 500, 50  # pictures that are read of a data set that was asked for, and of each in a look at all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table. Returns 1 when a data set that was asked for is unknown, missing or broken."""
+    """Print the table. Returns 1 when one is broken or damaged, or was asked for and is unknown or missing."""
     parser = Parser(__doc__)
     parser.add_argument("names", nargs="*", help="data sets, e.g. pascal/val or folder:/my/masks; default: all of them")
     parser.add_argument("--quick", action="store_true", help="do not list the objects of data sets not opened before")
+    parser.add_argument("--deep", action="store_true", help="read all pictures and masks, not only some")
     try:
         arguments = parser.parse_args(argv)
         data_sets = [find(name) for name in arguments.names] or list(catalog().values())
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    findings = [examine(data_set, build=not arguments.quick or bool(arguments.names)) for data_set in data_sets]
+    asked = bool(arguments.names)
+    most = None if arguments.deep else 0 if arguments.quick else ASKED if asked else OTHER
+    findings = [examine(data_set, build=not arguments.quick or asked, most=most) for data_set in data_sets]
     console = Console()
     show(_table(findings), console)
     notes = [f"{finding.name}: {finding.notes}" for finding in findings if finding.notes]
+    if any(" of " in finding.read for finding in findings) and not arguments.quick:
+        notes.append("some of the images that have objects were read, with these; --deep reads them all")
     for sentence in [*notes, *_how_to_get(data_sets, findings)]:
         show(sentence, console)
-    return int(bool(arguments.names) and any(finding.state in ("missing", "broken") for finding in findings))
+    wrong = ("broken", "damaged", "missing") if asked else ("broken", "damaged")
+    return int(any(finding.state in wrong for finding in findings))
 
 
-def examine(data_set: DataSet, build: bool) -> Finding:
-    """What is there of a data set; with `build` its objects are listed even if that was never done."""
+def examine(data_set: DataSet, build: bool, most: int | None = 0) -> Finding:
+    """What is there of a data set; with `build` its objects are listed even if that was never done.
+
+    `most`: how many of its pictures are read, with the masks on them; None for all.
+    """
     try:
         if missing_sources(data_set):
             return Finding(data_set.name, "missing", _of(None, data_set.images), _of(None, data_set.objects))
@@ -65,7 +82,7 @@ def examine(data_set: DataSet, build: bool) -> Finding:
         return Finding(data_set.name, "broken", notes=str(error))
     if not build and not (index_folder(data_set) / "index.json").exists():
         note = f"never listed yet; `python -m experiments.check_data {data_set.name}` does"
-        return Finding(data_set.name, "unread", _of(None, data_set.images), _of(None, data_set.objects), note)
+        return Finding(data_set.name, "unread", _of(None, data_set.images), _of(None, data_set.objects), notes=note)
     try:
         index = open_index(data_set.name)
     except (ValueError, OSError) as error:
@@ -76,8 +93,18 @@ def examine(data_set: DataSet, build: bool) -> Finding:
     whole = all(count == expected for count, expected in official)
     state = "found" if not official else "whole" if whole else "differs"
     expected = data_set.objects if annotations != data_set.objects else None
-    notes = "; ".join(f"left out: {sentence}" for sentence in index.left_out)
-    return Finding(data_set.name, state, _of(index.num_images, data_set.images), _of(len(index), expected), notes)
+    notes = [f"left out: {sentence}" for sentence in index.left_out]
+    looked = inspect(index, most)
+    if looked.turned:
+        notes.append(f"{len(looked.turned):,} turned as their EXIF orientation says: {in_short(looked.turned)}")
+    if not len(index):
+        state = "broken"
+        notes.append("no object is left to train on")
+    if looked.unreadable:
+        state = "damaged"
+        notes.append(f"{len(looked.unreadable):,} things that training would stop at: {in_short(looked.unreadable)}")
+    counts_shown = _of(index.num_images, data_set.images), _of(len(index), expected), _of(looked.images, looked.of)
+    return Finding(data_set.name, state, *counts_shown, notes="; ".join(notes))
 
 
 def _of(count: int | None, expected: int | None) -> str:
@@ -89,10 +116,13 @@ def _of(count: int | None, expected: int | None) -> str:
 
 def _table(findings: Sequence[Finding]) -> TextTable:
     table = TextTable(title="data sets")
-    for heading, side in (("data set", "left"), ("state", "left"), ("images", "right"), ("objects", "right")):
-        table.add_column(heading, justify=side, overflow="fold")
+    for heading in ("data set", "state"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("images", "objects", "images read"):
+        table.add_column(heading, justify="right", overflow="fold")
     for finding in findings:
-        table.add_row(finding.name, Text(finding.state, COLOURS[finding.state]), finding.images, finding.objects)
+        state = Text(finding.state, COLOURS[finding.state])
+        table.add_row(finding.name, state, finding.images, finding.objects, finding.read)
     return table
 
 

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from datamodules.ranges import COUNT, PROBABILITY, WHOLE
-from experiments.composition.merging import parse_value
+from experiments.composition.merging import parse_data
 from experiments.console import one_sentence
 from experiments.evaluation.evaluate import protocol_of
 from experiments.evaluation.protocols import PROTOCOLS
@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def node_of(options: argparse.Namespace) -> Node:
     """The evaluation that a command line asks for. Raises ValueError when it cannot be."""
     training = finished_training(options.run)
-    data = part_of_data(parse_value(options.data), options.every, options.limit)
+    data = part_of_data(parse_data(options.data), options.every, options.limit)
     config = evaluation_config(
         training.config,
         data,

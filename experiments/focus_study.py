@@ -14,7 +14,7 @@ from typing import get_args
 from datamodules.ranges import COUNT, POSITIVE, WHOLE
 from datamodules.recipe import SampleRecipe
 from datamodules.selection import open_objects
-from experiments.composition.merging import parse_value
+from experiments.composition.merging import parse_data
 from experiments.console import one_sentence
 from experiments.evaluation.focus import Noise, study
 from experiments.options import Parser, folder_to_write
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=folder_to_write, required=True, help="folder of the figure and of the draws")
     options = parser.parse_args(arguments)
     metrics = study(
-        open_objects([parse_value(options.data)], seed=options.seed),
+        open_objects([parse_data(options.data)], seed=options.seed),
         SampleRecipe(size=options.size, relax=options.relax),
         draws=options.draws,
         noise=options.noise,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from datamodules.files import whole_file
 from datamodules.ranges import COUNT, PROBABILITY
-from experiments.composition.merging import parse_value
+from experiments.composition.merging import parse_data
 from experiments.console import one_sentence
 from experiments.labelling.requests import label_node
 from experiments.launching.making import execute
@@ -53,7 +53,7 @@ def node_of(options: argparse.Namespace) -> Node:
     return label_node(
         finished_training(options.run),
         finished_training(options.first) if options.first else None,
-        data=None if options.data is None else parse_value(options.data),
+        data=None if options.data is None else parse_data(options.data),
         boxes=options.boxes,
         images=options.images,
         every=options.every,

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.images import read_image
+from datamodules.mask_pictures import read_foreground
 from datamodules.ranges import PROBABILITY
 from experiments.console import one_sentence
 from experiments.interactive.predictor import Predictor
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=file_to_write, help="the mask's file; default: beside the image")
     options = parser.parse_args(arguments)
     image = read_image(options.image)
-    start = None if options.mask is None else read_image(options.mask).max(axis=2)
+    start = None if options.mask is None else read_foreground(options.mask)
     predictor = Predictor.from_run(options.run)
     if options.threshold is not None:
         predictor.threshold = options.threshold

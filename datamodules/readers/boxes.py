@@ -9,9 +9,10 @@ import numpy as np
 
 from datamodules.columns import Strings, object_ids
 from datamodules.index import MaskKind, ObjectIndex
-from datamodules.readers.coco import image_files, read_lists
+from datamodules.readers.coco import read_lists
 from datamodules.readers.coco_joining import Joined, inclusive_boxes, on_image, shares_of_an_image, with_refused
 from datamodules.readers.coco_lists import Boxes, Categories, Images, column
+from datamodules.readers.image_files import image_files
 
 
 def read_boxes(
@@ -29,7 +30,7 @@ def read_boxes(
     their image are left out and counted. Images without boxes stay.
 
     Args:
-        image_folders: where the images may lie; the first folder that holds the first image is used.
+        image_folders: where the images may lie, see `image_files`.
         ids_of: the data set the ids are made for, where it is not `dataset` itself.
     Raises FileNotFoundError for missing files; ValueError naming the annotation for duplicate ids, unknown images and
     categories, and entries that are not what the format says.

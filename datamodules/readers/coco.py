@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from datamodules.readers.coco_joining import (
 from datamodules.readers.coco_lists import AnnotationList, Annotations, Categories, Images, column
 from datamodules.readers.coco_masks import Extent, all_are_digits, polygon_extents, run_totals
 from datamodules.readers.coco_values import UNREADABLE, unusable
+from datamodules.readers.image_files import image_files
 from datamodules.readers.json_stream import list_elements, read_text
 from datamodules.readers.other_files import what_it_is
 
@@ -50,7 +50,7 @@ def read_coco(
     annotations stay. COCO knows no void.
 
     Args:
-        image_folders: where the images may lie; the first folder that holds the first image is used.
+        image_folders: where the images may lie, see `image_files`.
         ids_of: the data set the ids are made for, where it is not `dataset` itself.
         crowds_are_objects: CVAT says `iscrowd: 1` of whatever was drawn with its brush.
     Raises FileNotFoundError for missing files; ValueError saying what a file is that is none of COCO's, and for one of
@@ -238,25 +238,6 @@ def _check_some_left(index: ObjectIndex, annotations: Annotations, file: Path) -
         )
     if annotations.wrong.count:
         raise ValueError(f"no annotation can be read: {annotations.wrong.first}")
-
-
-def image_files(names: Strings, folders: Sequence[Path]) -> Strings:
-    """The paths of these images. Raises FileNotFoundError when some are missing, listing each folder only once."""
-    folder = next((folder for folder in folders if (folder / names[0]).is_file()), None)
-    if folder is None:
-        tried = ", ".join(str(folder) for folder in folders)
-        raise FileNotFoundError(
-            f"image {names[0]} is in none of {tried}; fetch the images and put them into one of them"
-        )
-    folder = folder.absolute()
-    parents = {os.path.dirname(name) for name in names}
-    listed = {parent: set(os.listdir(folder / parent)) if (folder / parent).is_dir() else set() for parent in parents}
-    missing = [name for name in names if os.path.basename(name) not in listed[os.path.dirname(name)]]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing):,} of {len(names):,} images are missing in {folder}, the first is {missing[0]}; fetch them"
-        )
-    return Strings.of(f"{folder}{os.sep}{name}" for name in names)
 
 
 def _measured(index: ObjectIndex, i: int) -> tuple[int, tuple[int, int, int, int]]:

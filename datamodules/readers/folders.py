@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datamodules.index import MaskKind, ObjectIndex
+from datamodules.mask_pictures import foreground_from
 from datamodules.readers.mask_files import Annotation, index_label_maps, with_progress
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
+    *(".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".avif"),
+)
 
 
 def read_pairs(
@@ -25,11 +28,12 @@ def read_pairs(
     """One object per mask file; a mask belongs to the image with the same name (whatever the suffixes).
 
     Args:
-        threshold: values from here on are the object. None: any nonzero value is, so that 0/1, 0/255, 1-bit and palette
-            masks mean the same; JPEG masks, whose zeros are not clean, count from 128.
+        threshold: values from here on are the object. None: what a file shows on black is, so that 0/1, 0/255, 1-bit,
+            palette and transparent masks mean the same; soft ones count from the middle, as `foreground_from` says.
         void_value: the value of pixels nobody labelled, -1 without.
         image_of: the name of a mask's image where it is not its own (Berkeley's 189011a belongs to 189011).
-    Raises FileNotFoundError for missing folders and partners, ValueError for masks that do not fit their images.
+    Raises FileNotFoundError for missing folders and partners, ValueError for masks that do not fit their images, and
+    for those that show several objects.
     """
     images, masks = files_by_name(image_folder), files_by_name(mask_folder)
     owners = {mask: mask if mask in images else image_of(mask) for mask in masks}
@@ -43,13 +47,13 @@ def read_pairs(
             f"image {images[bare[0]]} has no mask in {mask_folder} ({len(bare)} such images); expected {bare[0]}.png"
         )
 
-    def value(mask: str) -> int:
-        return threshold or (128 if masks[mask].suffix.lower() in LOSSY_SUFFIXES else 1)
+    def annotation(mask: str) -> Annotation:
+        value = threshold or foreground_from(masks[mask])
+        return Annotation(images[owners[mask]], masks[mask], [mask], [value], [-1])
 
-    steps = with_progress(sorted(masks), dataset)
     return index_label_maps(
         list(images.values()),
-        (Annotation(images[owners[mask]], masks[mask], [mask], [value(mask)], [-1]) for mask in steps),
+        (annotation(mask) for mask in with_progress(sorted(masks), dataset)),
         dataset,
         kind=MaskKind.FOREGROUND,
         void_value=void_value,

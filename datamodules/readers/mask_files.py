@@ -10,11 +10,12 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import find_objects
 
 from datamodules.columns import Strings, object_ids
+from datamodules.images import image_size
 from datamodules.index import MaskKind, ObjectIndex, check_unique
+from datamodules.mask_pictures import read_strength
 from datamodules.masks import read_label_map
 
 
@@ -42,7 +43,7 @@ def index_label_maps(
 
     Args:
         images: all images, in the order of the index; several annotations may share one.
-        kind: LABEL: pixels equal to the value; FOREGROUND: at least the value, except the void.
+        kind: LABEL: pixels equal to the value, as stored; FOREGROUND: at least the value, as one sees them.
         void_value: pixels nobody labelled, -1 without.
         ids_of: the data set the ids are made for, where it is not `dataset` itself.
     Raises ValueError or FileNotFoundError naming the file when a mask is unreadable or does not fit its image.
@@ -54,7 +55,7 @@ def index_label_maps(
     empty: list[str] = []
     columns: list[tuple[int, ...]] = []  # image, mask_file, value, category, area, box
     for annotation in annotations:
-        labels = read_label_map(annotation.mask)
+        labels = (read_label_map if kind is MaskKind.LABEL else read_strength)(annotation.mask)
         sizes[rows[annotation.image]] = _fitting_size(annotation, labels)
         for native_id, value, category in zip(annotation.native_ids, annotation.values, annotation.categories):
             area, box = _area_and_box(labels, value, kind)
@@ -100,24 +101,13 @@ def _area_and_box(labels: NDArray, value: int, kind: MaskKind) -> tuple[int, tup
 
 
 def _fitting_size(annotation: Annotation, labels: NDArray) -> tuple[int, int]:
-    size = image_size(annotation.image)
+    size = image_size(annotation.image, annotated=(int(labels.shape[0]), int(labels.shape[1])))
     if labels.shape != size:
         raise ValueError(
             f"mask {annotation.mask} is {labels.shape} (H, W), its image {annotation.image} is {size}; "
             "they must be of one size, fetch both again"
         )
     return size
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image as stored (EXIF orientation not applied), from its header. Raises naming the file."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise FileNotFoundError(f"image {path} is missing; the data set that lists it is incomplete") from None
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-        raise ValueError(f"image {path} cannot be read ({error}); fetch it again") from None
 
 
 def read_names(path: Path) -> list[str]:

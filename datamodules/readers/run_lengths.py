@@ -10,8 +10,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from datamodules.columns import Strings, object_ids, offsets_of
+from datamodules.images import image_size
 from datamodules.index import MaskKind, ObjectIndex, check_unique
-from datamodules.readers.mask_files import image_size
 
 
 class Encoded(NamedTuple):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlencode
 
+from datamodules.cache import with_pictures
 from datamodules.catalog import DataSet, register_specification
+from datamodules.index import ObjectIndex
 from datamodules.readers.boxes import read_boxes
-from datamodules.sets.coco import annotation_file_and_folders, crowds_are_objects
+from datamodules.sets.coco import own_file
 
 
 def boxes_name(file: Path | str, images: Path | str | None = None) -> str:
     """The name under which the catalog knows this file, with its images in this folder or, without, near it."""
-    asked = "" if images is None else "?" + urlencode({"images": str(Path(images).absolute())})
+    asked = "" if images is None else f"?images={Path(images).expanduser().absolute()}"
     return f"boxes:{Path(file).absolute()}{asked}"
 
 
@@ -21,10 +22,14 @@ def describe_boxes(place: str) -> DataSet:
 
     Only `id`, `image_id`, `bbox`, `category_id` and `iscrowd` of its annotations are read.
     """
-    file, folders = annotation_file_and_folders("boxes", place)
+    file, folders, crowds = own_file("boxes", place)
+
+    def read(_: Path) -> ObjectIndex:
+        return with_pictures(read_boxes(file, folders, f"boxes:{file.name}", crowds_are_objects=crowds), [file])
+
     return DataSet(
         f"boxes:{place}",
-        read=lambda _: read_boxes(file, folders, f"boxes:{file.name}", crowds_are_objects=crowds_are_objects(place)),
+        read=read,
         folder=str(file.parent),
         sources=lambda _: [file],
         layout=f"{file.name}, with its images in {folders[0]}",

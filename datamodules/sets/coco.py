@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qs
+from typing import NamedTuple
+from urllib.parse import unquote_plus
 
 import numpy as np
 
+from datamodules.cache import with_pictures
 from datamodules.catalog import DataSet, register, register_specification
 from datamodules.index import ObjectIndex
 from datamodules.readers.coco import read_coco
+from datamodules.readers.image_files import ANYWHERE
 
 IMAGES = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}
+IMAGE_FOLDERS = ("images", "JPEGImages", "data", "imgs")  # CVAT and many more, labelme2coco, FiftyOne
 
 
 def _split(name: str, folder: str, split: str, variable: str, layout: str, fetch: str, images: int) -> DataSet:
@@ -39,27 +44,38 @@ def minival(val2014: ObjectIndex) -> ObjectIndex:
     return replace(val2014.select_images(first), dataset="coco_minival5k", left_out=left_out)
 
 
-def annotation_file_and_folders(kind: str, place: str) -> tuple[Path, list[Path]]:
+class OwnFile(NamedTuple):
+    """A file in COCO's format, where its images may lie, and whether its crowds are objects."""
+
+    file: Path
+    folders: list[Path]
+    crowds_are_objects: bool
+
+
+def own_file(kind: str, place: str) -> OwnFile:
     """The file that `<kind>:<place>` names, and where its images may lie: where `?images=/path` says, or near the file.
 
     Looked for are, next to the file and one folder up, a folder named as the file ends (`instances_train.json`:
-    `train`), then `images`, and last those two places themselves. Raises ValueError for another `place`.
+    `train`), also in `images` (as CVAT has it), then `images` and what others call it, last those two places
+    themselves; absolute names are taken as they are. A folder is what is typed, `+` and `%` included, `~` is the home
+    folder. `?crowds=objects` takes crowds as objects. Raises ValueError for another `place`.
     """
-    path, _, options = place.partition("?")
-    asked = parse_qs(options, keep_blank_values=True)
-    if set(asked) - {"images", "crowds"} or asked.get("crowds", ["objects"]) != ["objects"] or not path:
+    path, *options = re.split(r"[?&](images|crowds)=", place)
+    asked = dict(zip(options[::2], options[1::2]))
+    file, crowds = Path(path).expanduser().absolute(), asked.get("crowds", "")
+    if not path or "" in asked.values() or crowds not in ("", "objects") or ("?" in path and not file.exists()):
         raise ValueError(
             f"expected {kind}:/path/annotations.json, ...json?images=/path or ?crowds=objects, got {kind}:{place}"
         )
-    file = Path(path).absolute()
+    if "images" in asked:
+        ways = asked["images"], unquote_plus(asked["images"])  # typed; encoded, as older runs have it
+        folders = [Path(way).expanduser().absolute() for way in ways]
+        return OwnFile(file, [next(filter(Path.is_dir, folders), folders[0])], bool(crowds))
     near = [file.parent, file.parent.parent]
-    names = [file.stem.rpartition("_")[2], "images", ""]
-    return file, [Path(asked["images"][0]).absolute()] if asked else [base / name for name in names for base in near]
-
-
-def crowds_are_objects(place: str) -> bool:
-    """Whether `?crowds=objects` asks for crowds, which CVAT says of whatever was drawn with its brush."""
-    return "crowds" in parse_qs(place.partition("?")[2])
+    subsets = dict.fromkeys([file.stem.rpartition("_")[2], file.stem.removeprefix("instances_")])
+    names = [name for subset in subsets for name in (subset, f"images/{subset}", f"{subset}/images")]
+    places = [base / name for name in [*names, *IMAGE_FOLDERS, ""] for base in near]
+    return OwnFile(file, [*places, ANYWHERE], bool(crowds))
 
 
 def describe_coco_json(place: str) -> DataSet:
@@ -67,11 +83,11 @@ def describe_coco_json(place: str) -> DataSet:
 
     `?crowds=objects` takes crowds as objects.
     """
-    file, folders = annotation_file_and_folders("coco_json", place)
+    file, folders, crowds = own_file("coco_json", place)
     name = f"coco_json:{file.name}"  # without the folder: ids are the same on every machine
     return DataSet(
         f"coco_json:{place}",
-        read=lambda _: read_coco(file, folders, name, crowds_are_objects=crowds_are_objects(place)),
+        read=lambda _: with_pictures(read_coco(file, folders, name, crowds_are_objects=crowds), [file]),
         folder=str(file.parent),
         sources=lambda _: [file],
         layout=f"{file.name}, with its images in {folders[0]}",

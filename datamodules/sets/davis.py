@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from datamodules.catalog import DataSet, register
 from datamodules.index import MaskKind, ObjectIndex, predicted_from
-from datamodules.masks import read_label_map
+from datamodules.mask_pictures import read_strength
 from datamodules.readers.mask_files import Annotation, index_label_maps, with_progress
 
 
@@ -75,7 +75,7 @@ def read_osvos(root: Path) -> ObjectIndex:
         raise FileNotFoundError(f"no results in {root}; expected {OSVOS_LAYOUT}; set OSVOS_ROOT to their folder")
 
     def annotation(path: Path) -> Annotation:
-        return Annotation(path, path, [_frame(path)], [predicted_from(read_label_map(path), path)], [-1])
+        return Annotation(path, path, [_frame(path)], [predicted_from(read_strength(path), path)], [-1])
 
     steps = (annotation(path) for path in with_progress(results, "davis2016/osvos"))
     return index_label_maps(results, steps, "davis2016/osvos", kind=MaskKind.FOREGROUND)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from datamodules.catalog import DataSet, register
+from datamodules.images import image_size
 from datamodules.index import ObjectIndex
 from datamodules.masks import rle_of_polygons
 from datamodules.readers.folders import files_by_name
-from datamodules.readers.mask_files import image_size, with_progress
+from datamodules.readers.mask_files import with_progress
 from datamodules.readers.run_lengths import Encoded, index_run_lengths
 
 

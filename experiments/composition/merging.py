@@ -27,9 +27,15 @@ def parse_value(text: str) -> Any:
     if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
         return float(text)
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{text!r} is no value: {' '.join(str(error).split())}") from error
+    return text if isinstance(value, str) and text.startswith(f"{value} #") else value  # a path, and no comment
+
+
+def parse_data(text: str) -> Any:
+    """A data set of a command line: its name as it is typed, ` #` and `: ` included; or YAML's mapping {name: ...}."""
+    return parse_value(text) if text.lstrip().startswith("{") else text
 
 
 def merge(tree: Tree, overlay: Mapping[str, Any], where: str = "") -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from datamodules import geometry
 from datamodules.batch import Batch
-from datamodules.images import read_image
 from datamodules.index import ObjectIndex
 from datamodules.keys import rng
 from datamodules.words import data_set_in_words, in_words, name_of
@@ -229,7 +228,7 @@ class ClickScorer(ObjectScorer):
 
     def _picture(self, position: int, user: SimulatedUser, curve: Sequence[float]) -> None:
         """The masks after 1, 3, 5, 10 and 20 clicks side by side, where there are as many."""
-        image, kinds = read_image(self.index.image_path(position)), [int(kind) for kind in user.kinds]
+        image, kinds = self.index.read_image(position), [int(kind) for kind in user.kinds]
         pictures, captions = [], []
         for t, (prediction, clicks, iou) in sorted(user.pictures.items()):
             points = np.array(user.clicks[:clicks], float)

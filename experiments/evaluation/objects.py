@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from datamodules.batch import Batch
 from datamodules.catalog import find, root_of
-from datamodules.images import read_image
 from datamodules.index import ObjectIndex
 from datamodules.selection import open_objects
 from datamodules.words import yes
@@ -194,7 +193,7 @@ class MaskScorer(ObjectScorer):
         prediction[window] = pasted > self.settings.threshold
         error = error_rate(prediction, mask, void, self.index.box[position]) if self.error else ""
         if position in self.pictured:
-            image = read_image(self.index.image_path(position))
+            image = self.index.read_image(position)
             picture = overlay(image, prediction, *self.clicked(batch, i), truth=mask)
             save_picture(picture, self.picture_file(position, iou))
         return [*self.description(position), iou, error, round(seconds, 5), *map(float, ious)]

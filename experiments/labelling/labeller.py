@@ -14,7 +14,6 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
-from datamodules.images import read_image
 from datamodules.index import MaskKind, ObjectIndex
 from datamodules.objects import loader_options
 from datamodules.samples import ObjectSamples
@@ -106,7 +105,7 @@ class Labeller(ObjectScorer):
             truth, void = self.truth(batch, i)
             iou = round(object_iou(mask, truth, void), 6)
         if position in self.pictured:
-            picture = overlay(read_image(self.index.image_path(position)), mask, *self.clicked(batch, i), truth=truth)
+            picture = overlay(self.index.read_image(position), mask, *self.clicked(batch, i), truth=truth)
             save_picture(picture, self.folder / "pictures" / f"{position:07d}.png")
         if not inside.any():
             return [position, object_id, None, None, 0, None, iou]

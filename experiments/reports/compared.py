@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from datamodules.words import data_set_in_words as in_words
-from experiments.composition.merging import parse_value
+from experiments.composition.merging import parse_data
 from experiments.evaluation.requests import evaluation_config, part_of_data
 from experiments.launching.making import execute
 from experiments.reports.comparison import Run
@@ -35,7 +35,7 @@ def trained(references: Sequence[str], names: Sequence[str] | None = None) -> di
 
 def clicked_evaluation(training: Node, data: str, clicks: int, rule: str, every: int | None = None) -> Node:
     """The click benchmark of a run on a data set: the node that `experiments.evaluate` would make, on one device."""
-    wanted = part_of_data(parse_value(data), every)
+    wanted = part_of_data(parse_data(data), every)
     config = evaluation_config(training.config, wanted, protocol="clicks", rule=rule, clicks=clicks)
     config["trainer"].update(devices=1, num_nodes=1, strategy="auto")
     return Node("evaluate", config, {"model": training})

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from datamodules.batch import collate
 from datamodules.clicks.points import PointKind, Points, clicks_made
-from datamodules.images import read_image
 from datamodules.index import ObjectIndex
 from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
@@ -118,7 +117,7 @@ def cut_out(
     index: ObjectIndex, position: int, mask: NDArray, points: Sequence[tuple[float, float]], kinds: Sequence[PointKind]
 ) -> RGB:
     """An object with some of its surroundings, its mask, its true outline and the clicks."""
-    image, truth = read_image(index.image_path(position)), index.read_mask(position).mask
+    image, truth = index.read_image(position), index.read_mask(position).mask
     x_min, y_min, x_max, y_max = index.box[position].tolist()
     margin = max(24, round(0.4 * max(x_max - x_min, y_max - y_min)))
     left, top = max(x_min - margin, 0), max(y_min - margin, 0)

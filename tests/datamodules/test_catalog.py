@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules import cache
 from datamodules.catalog import DataSet, catalog, find, open_index, root_of
 from tests.datamodules.layouts import (
     coco_annotation,
@@ -202,6 +203,28 @@ def test_any_coco_json_is_a_data_set_and_its_images_are_found(tmp_path, images):
     option = f"?images={tmp_path / images}" if images == "elsewhere" else ""
     index = open_index(f"coco_json:{file}{option}")
     assert index.image_path(0).parent == tmp_path / images
+
+
+@pytest.mark.parametrize("kind", ["coco_json", "boxes"])
+def test_pictures_that_were_moved_or_replaced_are_seen(tmp_path, kind):
+    file = write_coco(tmp_path, [coco_annotation(1, 1, [POLYGON])])
+    first = open_index(f"{kind}:{file}")
+    (tmp_path / "val2017").rename(tmp_path / "images")
+    moved = open_index(f"{kind}:{file}")
+    assert moved.image_path(0).parent == tmp_path / "images"
+    assert moved.fingerprint() == first.fingerprint()  # the same pictures, wherever they lie
+    write_gray(moved.image_path(0).with_suffix(".png"), 200 * A).replace(moved.image_path(0))
+    assert open_index(f"{kind}:{file}").fingerprint() != first.fingerprint()
+
+
+def test_pictures_of_large_sets_are_looked_at_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "WATCHED", 20)
+    file = write_coco(tmp_path, [coco_annotation(1, 1, [POLYGON])], images=range(1, 31))
+    kept = open_index(f"coco_json:{file}").fingerprint()
+    for place, seen in ((1, False), (15, True)):  # two of thirty: the first and the sixteenth
+        picture = Path(open_index(f"coco_json:{file}").image_paths[place])
+        write_gray(picture.with_suffix(".png"), 200 * A).replace(picture)
+        assert (open_index(f"coco_json:{file}").fingerprint() != kept) == seen
 
 
 @pytest.mark.parametrize("name", ["coco_json:", "coco_json:/a.json?pictures=/b", "folder:"])

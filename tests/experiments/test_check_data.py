@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from datamodules.catalog import catalog
 from experiments.check_data import main
@@ -60,3 +62,70 @@ def test_a_broken_set_is_shown_with_its_sentence(data_root, capsys):
     out = capsys.readouterr().out
     assert "broken" in out
     assert "not valid JSON" in out
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Twelve images with a mask each."""
+    for name in "abcdefghijkl":
+        write_image(tmp_path / "mine" / "images" / f"{name}.png")
+        write_gray(tmp_path / "mine" / "masks" / f"{name}.png", 255 * rectangle(1, 2, 6, 9))
+    return tmp_path / "mine"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def test_what_training_would_stop_at_is_counted_and_named(pairs, capsys):
+    assert main([f"folder:{pairs}"]) == 0
+    assert "12" in capsys.readouterr().out
+    for name in "cdefg":
+        cut(pairs / "images" / f"{name}.png")
+    assert main([f"folder:{pairs}"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "damaged" in out
+    assert "5 things that training would stop at: image" in out
+    assert "c.png is truncated" in out
+    assert "; and 2 more" in out
+
+
+def test_sizes_that_differ_from_the_annotation_file_are_named(tmp_path, capsys):
+    file = write_coco(tmp_path, [coco_annotation(1, 1, [POLYGON])])
+    write_image(tmp_path / "val2017" / "000000000001.jpg", size=(10, 10))
+    assert main([f"coco_json:{file}"]) == 1
+    assert "000000000001.jpg is (10, 10) (H, W), its annotations say (12, 16)" in capsys.readouterr().out
+
+
+def test_a_part_is_read_by_default_and_all_with_deep(pairs, capsys, monkeypatch):
+    monkeypatch.setattr("experiments.check_data.ASKED", 2)  # the first and the last
+    cut(pairs / "images" / "f.png")
+    assert main([f"folder:{pairs}"]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 12" in out
+    assert "--deep reads them all" in out
+    assert main([f"folder:{pairs}", "--deep"]) == 1
+    assert "f.png is truncated" in capsys.readouterr().out
+
+
+def test_a_damaged_set_that_nobody_asked_for_is_an_error_too(data_root):
+    write_coco(data_root / "coco200", [coco_annotation(1, 1, [POLYGON])])
+    assert main([]) == 0
+    cut(data_root / "coco200" / "val2017" / "000000000001.jpg")
+    assert main(["--quick"]) == 0
+    assert main([]) == 1
+
+
+def test_pictures_that_were_turned_are_said(pairs, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(np.zeros((12, 16, 3), np.uint8)).save(pairs / "images" / "b.png", exif=exif)
+    assert main([f"folder:{pairs}"]) == 0
+    assert "1 turned as their EXIF orientation says: b.png" in capsys.readouterr().out
+
+
+def test_a_set_without_any_object_is_no_green_light(tmp_path, capsys):
+    write_image(tmp_path / "img" / "a.png")
+    write_gray(tmp_path / "gt" / "a.png", 0 * rectangle(1, 2, 6, 9))
+    assert main([f"folder:{tmp_path}"]) == 1
+    assert "no object is left to train on" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 import timm
 
 from experiments.composition.compose import CONFIGS, absent_files, compose, merged
-from experiments.composition.merging import merge
+from experiments.composition.merging import merge, parse_data, parse_value
 from experiments.runs.node import Node
 
 
@@ -157,3 +157,16 @@ def test_every_backbone_says_which_weights_are_meant():
         for backbone in named:
             if timm.is_model(backbone.partition(".")[0]) and timm.list_pretrained(backbone.partition(".")[0] + ".*"):
                 assert "." in backbone, f"{file.name}: {backbone}"
+
+
+@pytest.mark.parametrize(
+    "name", ["folder:/a/set #2", "folder:/a/set: 3", "folder:/a/[b]", "coco_json:/a.json?images=/b"]
+)
+def test_a_data_set_is_what_is_typed(name):
+    assert parse_data(name) == name
+
+
+def test_a_part_of_a_data_set_is_a_mapping():
+    assert parse_data("{name: pascal/val, every: 3}") == {"name": "pascal/val", "every": 3}
+    assert parse_value("folder:/a/set #2") == "folder:/a/set #2"
+    assert parse_value("3 # comment") == 3
