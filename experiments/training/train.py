@@ -20,7 +20,7 @@ from experiments.runs.folder import RunFolder
 from experiments.runs.identity import MACHINE, data_in_training, model_in_training, without
 from experiments.runs.models import load_model
 from experiments.runs.node import Kind, Made, Node
-from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints
+from experiments.training.callbacks import AtomicCheckpointIO, FiniteLoss, KeyedSteps, Progress, checkpoints
 from experiments.training.logs import join_logs, loggers, own_wandb_run
 from lightning_modules.networks.official import load_exactly
 
@@ -64,7 +64,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
         cli = instantiate(
             config,
             logger=loggers(config, folder.path),
-            callbacks=[KeyedSteps(config["seed"]), checkpoints(folder.path, minutes), Progress(title)],
+            callbacks=[KeyedSteps(config["seed"]), FiniteLoss(), checkpoints(folder.path, minutes), Progress(title)],
             plugins=[{"class_path": "experiments.training.callbacks.AtomicCheckpointIO"}],
             default_root_dir=str(folder.path),
             enable_progress_bar=False,
