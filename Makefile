@@ -11,7 +11,7 @@ SEEDS ?= 1
 DEVICES ?= 1
 LAUNCHER ?= local
 OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) --devices $(DEVICES) --launcher $(LAUNCHER) \
-	$(if $(ROWS),--rows $(ROWS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+	$(if $(ROWS),--rows '$(ROWS)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help tables check-data check-report compare test test-fast lint format bench sweep-local fit install clean

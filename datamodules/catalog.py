@@ -29,6 +29,8 @@ class DataSet:
 
     A set made of others (PASCAL + SBD) names them as `parts` and says in `combine` how their indices become one; the
     fields about its place are then not used, unless `cut` says which of the objects a file of its own leaves.
+
+    `note` is what every table that reads the set, or one made of it, says of it: choices that its numbers hang on.
     """
 
     name: str
@@ -43,6 +45,7 @@ class DataSet:
     parts: tuple[str, ...] = ()
     combine: Callable[[Sequence[ObjectIndex]], ObjectIndex] | None = None
     cut: Callable[[ObjectIndex, Path], ObjectIndex] | None = None
+    note: str = ""
 
 
 _CATALOG: dict[str, DataSet] = {}
@@ -65,6 +68,14 @@ def catalog() -> dict[str, DataSet]:
     for module in pkgutil.iter_modules(sets.__path__):
         importlib.import_module(f"{sets.__name__}.{module.name}")
     return dict(sorted(_CATALOG.items()))
+
+
+def notes_of(name: str) -> list[str]:
+    """The notes of a data set and of those it is made of; none of a name that the catalog does not have."""
+    data_set = catalog().get(name)
+    if data_set is None:
+        return []
+    return [*filter(None, [data_set.note]), *(note for part in data_set.parts for note in notes_of(part))]
 
 
 def find(name: str) -> DataSet:

@@ -24,6 +24,7 @@ from datamodules.clicks.inside_outside import inside_point, perturbed
 from datamodules.clicks.recorded import Type, write_points
 from datamodules.index import ObjectIndex
 from datamodules.keys import rng
+from datamodules.ranges import COUNT, POSITIVE, PROBABILITY, WHOLE
 from datamodules.readers.mask_files import with_progress
 from datamodules.readers.voc_extreme import match_to_objects, read_voc_extreme
 from datamodules.selection import open_objects
@@ -78,13 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     convert.add_argument("clicks", type=Path, help="the published file, or the folder of one per image (.mat, .json)")
     convert.add_argument("--masks", nargs="+", default=["sbd/train", "sbd/val"], help="data sets with the objects")
     convert.add_argument("--first-pixel", type=int, choices=(0, 1), default=1, help="what the file calls it")
-    convert.add_argument("--min-iou", type=float, default=0.5, help="of the clicks' box and the object's box")
+    convert.add_argument("--min-iou", type=PROBABILITY, default=0.5, help="of the clicks' box and the object's box")
     draw = commands.add_parser("simulate", help="a stand-in: the points of simulated annotators")
     draw.add_argument("data", help="a data set")
     draw.add_argument("--type", choices=("inside", "extreme"), default="inside")
-    draw.add_argument("--annotators", type=int, default=1)
-    draw.add_argument("--spread", type=float, help="share of the longer side of an object's box")
-    draw.add_argument("--seed", type=int, default=0)
+    draw.add_argument("--annotators", type=COUNT, default=1)
+    draw.add_argument("--spread", type=POSITIVE, help="share of the longer side of an object's box")
+    draw.add_argument("--seed", type=WHOLE, default=0)
     for command in (convert, draw):
         command.add_argument("--root", type=Path, help="the data root, instead of DATA_ROOT")
         command.add_argument("--out", type=Path, required=True, help="the JSON to write")

@@ -19,6 +19,7 @@ from typing import Any
 
 from datamodules.drawn.layouts import LAYOUTS
 from datamodules.files import remove_partial, whole_folder
+from datamodules.ranges import WHOLE
 
 VERSION = 3  # raise when anything drawn or written changes
 
@@ -67,7 +68,7 @@ def _alone(root: Path) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the small data sets this suite brings along.")
     parser.add_argument("root", type=Path, help="a new folder; it becomes a DATA_ROOT")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=WHOLE, default=0)
     arguments = parser.parse_args()
     started = time.perf_counter()
     draw(arguments.root, arguments.seed)

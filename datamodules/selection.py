@@ -15,9 +15,11 @@ from datamodules.index import ObjectIndex, concatenate, object_ids
 from datamodules.keys import rng
 from datamodules.names import hint
 from datamodules.pseudo_labels import labelled
+from datamodules.ranges import COUNT, WHOLE, Range
 from datamodules.readers.point_files import called, recorded_objects
 from datamodules.sets.pascal import CATEGORIES
 
+OBJECT_ID = Range(0, 2**63 - 1, whole=True)
 PASCAL_CLASSES_IN_COCO = (
     "person",
     "bird",
@@ -59,7 +61,7 @@ class Selection:
         recorded: a file of points that people clicked (datamodules/clicks/recorded.py): only objects that it names.
         labelled: a label run's file: of those left, the objects that it has masks for, with these masks.
 
-    Raises ValueError for a half or a share that there is not.
+    Raises ValueError for a value that is none of these.
     """
 
     name: str
@@ -74,6 +76,16 @@ class Selection:
     labelled: str | None = None
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name):
+            raise ValueError(f"a data set is called by a name, such as pascal/val, got {self.name!r}")
+        for key, allowed in (("min_area", Range(0)), ("limit", WHOLE), ("every", COUNT)):
+            allowed.checked(getattr(self, key), f"{self.name}: {key}")
+        names = self.categories if isinstance(self.categories, (list, tuple)) else [self.categories]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{self.name}: categories must be names, or one of them, got {self.categories!r}")
+        for key in ("listed", "recorded", "labelled"):
+            if not isinstance(getattr(self, key), str | Path | None):
+                raise ValueError(f"{self.name}: {key} must be the path of a file, got {getattr(self, key)!r}")
         if self.half not in (0, 1, 2):
             raise ValueError(f"{self.name}: half is {self.half!r}; expected 1 or 2, or 0 for both")
         if isinstance(self.share, bool) or not (isinstance(self.share, (int, float)) and 0 < self.share <= 1):
@@ -81,9 +93,11 @@ class Selection:
 
     @classmethod
     def of(cls, spec: str | Mapping[str, Any]) -> Selection:
-        """From a recipe: a name, or a mapping of the arguments. Raises ValueError for unknown keys."""
+        """From a recipe: a name, or a mapping of the arguments. Raises ValueError for anything else."""
         if isinstance(spec, str):
             return cls(spec)
+        if not isinstance(spec, Mapping) or "name" not in spec:
+            raise ValueError(f"a data set is a name, or {{name: ..., min_area: ...}}, got {spec!r}")
         known = [f.name for f in fields(cls)]
         for key in spec:
             if key not in known:
@@ -149,8 +163,8 @@ def _share(index: ObjectIndex, share: float) -> NDArray[np.int32]:
 def read_list(path: Path | str) -> NDArray[np.int64]:
     """The ids of a list of objects. Raises ValueError when it is none."""
     try:
-        return np.array([int(line) for line in Path(path).read_text().split()], np.int64)
-    except (OSError, ValueError, OverflowError) as error:
+        return np.array([OBJECT_ID.read(line) for line in Path(path).read_text().split()], np.int64)
+    except (OSError, ValueError) as error:
         raise ValueError(f"no list of objects at {path} ({error}); expected a file with an id on each line") from None
 
 

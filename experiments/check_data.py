@@ -6,16 +6,17 @@ that were never opened before.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from datamodules.catalog import DataSet, catalog, find, how_to_get, index_folder, missing_sources, open_index
+from experiments.console import TextTable, show
+from experiments.options import Parser
 
 
 class Finding(NamedTuple):
@@ -37,21 +38,21 @@ COLOURS = {"whole": "green", "found": "green", "differs": "yellow", "unread": "c
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table. Returns 1 when a data set that was asked for is unknown, missing or broken."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.check_data", description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("names", nargs="*", help="data sets, e.g. pascal/val or folder:/my/masks; default: all of them")
     parser.add_argument("--quick", action="store_true", help="do not list the objects of data sets not opened before")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         data_sets = [find(name) for name in arguments.names] or list(catalog().values())
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     findings = [examine(data_set, build=not arguments.quick or bool(arguments.names)) for data_set in data_sets]
     console = Console()
-    console.print(_table(findings))
+    show(_table(findings), console)
     notes = [f"{finding.name}: {finding.notes}" for finding in findings if finding.notes]
     for sentence in [*notes, *_how_to_get(data_sets, findings)]:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        show(sentence, console)
     return int(bool(arguments.names) and any(finding.state in ("missing", "broken") for finding in findings))
 
 
@@ -86,13 +87,12 @@ def _of(count: int | None, expected: int | None) -> str:
     return f"{count:,}" if expected in (None, count) else f"{count:,} of {expected:,}"
 
 
-def _table(findings: Sequence[Finding]) -> Table:
-    table = Table(title="data sets", title_justify="left")
+def _table(findings: Sequence[Finding]) -> TextTable:
+    table = TextTable(title="data sets")
     for heading, side in (("data set", "left"), ("state", "left"), ("images", "right"), ("objects", "right")):
-        table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(heading, justify=side, overflow="fold")
     for finding in findings:
-        state = f"[{COLOURS[finding.state]}]{finding.state}[/]"
-        table.add_row(finding.name, state, finding.images, finding.objects)
+        table.add_row(finding.name, Text(finding.state, COLOURS[finding.state]), finding.images, finding.objects)
     return table
 
 

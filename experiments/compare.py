@@ -13,30 +13,30 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.ranges import COUNT
 from experiments.console import one_sentence
+from experiments.options import Parser, folder_to_write
 from experiments.reports.compared import evaluated
 from experiments.reports.comparison_report import write
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--runs", nargs="+", required=True, metavar="RUN", help="folders, or beginnings of hashes")
     parser.add_argument("--data", nargs="+", required=True, help="data sets by name, or {name: ..., min_area: ...}")
     parser.add_argument("--names", nargs="+", help="what the report calls the runs; default: their methods")
-    parser.add_argument("--clicks", type=int, default=10, help="per object, first points included")
+    parser.add_argument("--clicks", type=COUNT, default=10, help="per object, first points included")
     parser.add_argument("--rule", default="itis", help="where the next click goes, e.g. itis, ritm or iog")
-    parser.add_argument("--every", type=int, help="every n-th object of each data set")
-    parser.add_argument("--objects", type=int, default=8, help="objects of each data set that are shown")
-    parser.add_argument("--out", type=Path, default=Path("reports/compare"), help="the report's folder")
+    parser.add_argument("--every", type=COUNT, help="every n-th object of each data set")
+    parser.add_argument("--objects", type=COUNT, default=8, help="objects of each data set that are shown")
+    parser.add_argument("--out", type=folder_to_write, default=Path("reports/compare"), help="the report's folder")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     options = parse(arguments)
-    if options.objects < 1:
-        raise ValueError(f"--objects must be at least 1, got {options.objects}")
     print(f"report: {write(evaluated(options), options)}")
 
 

@@ -11,6 +11,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 DASH = "\N{EN DASH}"
 Spread = tuple[float, float | None]  # a mean over seeds and its standard deviation, None with one seed
@@ -58,6 +63,32 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class TextTable(Table):
+    """A table for the console whose text is shown as it is: `[words]` of a path or a value are no markup of rich's."""
+
+    def __init__(self, *header: str, title: str = "", **options: Any) -> None:
+        super().__init__(title=Text(title, "italic"), title_justify="left", **options)
+        for heading in header:
+            self.add_column(heading)
+
+    def add_column(self, header: Any = "", *arguments: Any, **options: Any) -> None:
+        """See rich."""
+        super().add_column(_as_it_is(header), *arguments, **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """See rich."""
+        super().add_row(*map(_as_it_is, cells), **options)
+
+
+def show(text: str | TextTable, console: Console | None = None, style: str = "") -> None:
+    """Print to the console what rich shall lay out or colour, its text as it is."""
+    (console or Console()).print(_as_it_is(text), style=style, soft_wrap=isinstance(text, str))
+
+
+def _as_it_is(text: Any) -> Any:
+    return Text(text) if isinstance(text, str) else text
 
 
 def one_sentence(main: Callable[[], object]) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from datamodules.ranges import COUNT, PROBABILITY, WHOLE
 from experiments.composition.merging import parse_value
 from experiments.console import one_sentence
 from experiments.evaluation.evaluate import protocol_of
 from experiments.evaluation.protocols import PROTOCOLS
 from experiments.evaluation.requests import evaluation_config, part_of_data
 from experiments.launching.making import execute
+from experiments.options import Parser
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
@@ -25,17 +27,17 @@ from experiments.runs.node import Node
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--run", required=True, help="a run's folder or the beginning of its hash")
     parser.add_argument("--data", required=True, help="a data set's name, or {name: ..., min_area: ...}")
-    parser.add_argument("--every", type=int, help="every n-th object of the data set")
-    parser.add_argument("--limit", type=int, help="this many objects of the data set, drawn by the data's seed")
-    parser.add_argument("--threshold", type=float, help="of the probability; default: the recipe's")
+    parser.add_argument("--every", type=COUNT, help="every n-th object of the data set")
+    parser.add_argument("--limit", type=COUNT, help="this many objects of the data set, drawn by the data's seed")
+    parser.add_argument("--threshold", type=PROBABILITY, help="of the probability; default: the recipe's")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help="default: the recipe's")
     parser.add_argument("--rule", help="of protocol clicks: where the next click goes, e.g. itis or ritm")
-    parser.add_argument("--clicks", type=int, help="of protocol clicks: clicks per object, first points included")
-    parser.add_argument("--long-side", type=int, help="whole images are made smaller than this; 0 for never")
-    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--clicks", type=COUNT, help="of protocol clicks: clicks per object, first points included")
+    parser.add_argument("--long-side", type=WHOLE, help="whole images are made smaller than this; 0 for never")
+    parser.add_argument("--devices", type=COUNT, default=1, help="processes; default: 1")
     return parser.parse_args(arguments)
 
 

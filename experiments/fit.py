@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.console import one_sentence
-from experiments.launching.fitting import fitted
+from experiments.launching.fitting import failure_told, fitted
 from experiments.reproduction.requests import FitRequest
 
 
 def run(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Train and evaluate as the command line says; the records of the evaluations, or of the training alone."""
-    return fitted(FitRequest.read(arguments, description=str(__doc__)))
+    with failure_told():
+        return fitted(FitRequest.read(arguments, description=str(__doc__)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How far FAIRS' focus moves when a user misses the extreme points (Sec. 4.3, Fig. 3d).
+"""How far FAIRS' focus moves when a user misses the extreme points (Sec. 4.2, Fig. 3d).
 
     python -m experiments.focus_study --data coco_mval800 --draws 10000 --out reports/focus
 
@@ -8,29 +8,29 @@ together, and how far the focus of their potential did. OUT gets focus.png, and 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
+from datamodules.ranges import COUNT, POSITIVE, WHOLE
 from datamodules.recipe import SampleRecipe
 from datamodules.selection import open_objects
 from experiments.composition.merging import parse_value
 from experiments.console import one_sentence
 from experiments.evaluation.focus import Noise, study
+from experiments.options import Parser, folder_to_write
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", required=True, help="a data set's name, or {name: ..., min_area: ...}")
-    parser.add_argument("--draws", type=int, default=10_000, help="in all; default: 10,000")
+    parser.add_argument("--draws", type=COUNT, default=10_000, help="in all; default: 10,000")
     parser.add_argument("--noise", choices=get_args(Noise), default="integers", help="default: integers")
-    parser.add_argument("--spread", type=float, default=10.0, help="pixels of the crop; default: 10")
-    parser.add_argument("--size", type=int, default=512, help="of the crop; default: 512")
-    parser.add_argument("--relax", type=int, default=50, help="margin of the crop in pixels of the image; default: 50")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the figure and the table of draws")
+    parser.add_argument("--spread", type=POSITIVE, default=10.0, help="pixels of the crop; default: 10")
+    parser.add_argument("--size", type=COUNT, default=512, help="of the crop; default: 512")
+    parser.add_argument("--relax", type=WHOLE, default=50, help="margin in pixels of the image; default: 50")
+    parser.add_argument("--seed", type=WHOLE, default=0, help="of the draws; default: 0")
+    parser.add_argument("--out", type=folder_to_write, required=True, help="folder of the figure and of the draws")
     options = parser.parse_args(arguments)
     metrics = study(
         open_objects([parse_value(options.data)], seed=options.seed),

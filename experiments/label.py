@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.files import whole_file
+from datamodules.ranges import COUNT, PROBABILITY
 from experiments.composition.merging import parse_value
 from experiments.console import one_sentence
 from experiments.labelling.requests import label_node
 from experiments.launching.making import execute
+from experiments.options import Parser, file_to_write
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.models import finished_training
 from experiments.runs.naming import LABELS
@@ -30,18 +32,18 @@ from experiments.runs.node import Node
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--run", required=True, help="a run's folder or the beginning of its hash")
     parser.add_argument("--first", help="a run of outside points whose masks say where the inside point of --run is")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--boxes", type=Path, help="a COCO file, of which the boxes are read")
     what.add_argument("--data", help="a data set, whose masks the points are simulated on: a name, or {name: ...}")
     parser.add_argument("--images", type=Path, help="of --boxes: where the images lie; default: near the file")
-    parser.add_argument("--every", type=int, help="every n-th object")
-    parser.add_argument("--limit", type=int, help="this many objects, drawn by the data's seed")
-    parser.add_argument("--threshold", type=float, help="of the probability; default: the recipe's")
-    parser.add_argument("--out", type=Path, help="where to put a copy of labels.json")
-    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--every", type=COUNT, help="every n-th object")
+    parser.add_argument("--limit", type=COUNT, help="this many objects, drawn by the data's seed")
+    parser.add_argument("--threshold", type=PROBABILITY, help="of the probability; default: the recipe's")
+    parser.add_argument("--out", type=file_to_write, help="where to put a copy of labels.json")
+    parser.add_argument("--devices", type=COUNT, default=1, help="processes; default: 1")
     return parser.parse_args(arguments)
 
 

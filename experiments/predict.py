@@ -19,61 +19,44 @@ Writes image.mask.png (0 and 255) and image.overlay.png. From Python:
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from datamodules.images import read_image
+from datamodules.ranges import PROBABILITY
 from experiments.console import one_sentence
 from experiments.interactive.predictor import Predictor
+from experiments.options import Parser, box, file_to_write, point
 from experiments.pictures import overlay, save_picture
-
-
-def written(texts: Sequence[str]) -> list[tuple[float, float]]:
-    """Points of a command line. Raises ValueError when they are not written x,y."""
-    try:
-        return [(float(x), float(y)) for x, y in (text.split(",") for text in texts)]
-    except ValueError as error:
-        raise ValueError(f"points are written x,y in pixels, got {' '.join(texts)}") from error
-
-
-def written_box(text: str | None) -> list[float]:
-    """A box of a command line, empty without one. Raises ValueError when it is not written x0,y0,x1,y1."""
-    try:
-        numbers = [float(number) for number in text.split(",")] if text else []
-    except ValueError as error:
-        raise ValueError(f"a box is written x0,y0,x1,y1 in pixels, got {text}") from error
-    if len(numbers) not in (0, 4):
-        raise ValueError(f"a box is written x0,y0,x1,y1 in pixels, got {text}")
-    return numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("image", type=Path)
     parser.add_argument("--run", required=True, help="a run's folder or the beginning of its hash")
-    parser.add_argument("--points", nargs="+", default=[], metavar="x,y", help="the extreme points (DEXTR, FAIRS)")
-    parser.add_argument("--inside", metavar="x,y", help="a point well inside of the object (IOG)")
-    parser.add_argument("--box", metavar="x0,y0,x1,y1", help="two opposite corners of a loose box around it (IOG)")
-    parser.add_argument("--positive", nargs="+", default=[], metavar="x,y", help="clicks on the object")
-    parser.add_argument("--negative", nargs="+", default=[], metavar="x,y", help="clicks on the background")
+    xy: dict[str, Any] = {"type": point, "metavar": "x,y"}
+    parser.add_argument("--points", nargs="+", default=[], **xy, help="the extreme points (DEXTR, FAIRS)")
+    parser.add_argument("--inside", default=(), **xy, help="a point well inside of the object (IOG)")
+    corners = "two opposite corners of a loose box around it (IOG)"
+    parser.add_argument("--box", type=box, default=(), metavar="x0,y0,x1,y1", help=corners)
+    parser.add_argument("--positive", nargs="+", default=[], **xy, help="clicks on the object")
+    parser.add_argument("--negative", nargs="+", default=[], **xy, help="clicks on the background")
     parser.add_argument("--mask", type=Path, help="a mask to start from, for a network with a mask channel")
-    parser.add_argument("--threshold", type=float, help="of the probability; default: the run's")
-    parser.add_argument("--out", type=Path, help="the mask's file; default: beside the image")
+    parser.add_argument("--threshold", type=PROBABILITY, help="of the probability; default: the run's")
+    parser.add_argument("--out", type=file_to_write, help="the mask's file; default: beside the image")
     options = parser.parse_args(arguments)
-    points, positive, negative = (written(texts) for texts in (options.points, options.positive, options.negative))
-    inside, box = written([options.inside] if options.inside else []), written_box(options.box)
     image = read_image(options.image)
     start = None if options.mask is None else read_image(options.mask).max(axis=2)
     predictor = Predictor.from_run(options.run)
     if options.threshold is not None:
         predictor.threshold = options.threshold
-    session = predictor.session(image, start, points=points, inside=inside, box=box)
-    if positive or negative or not session.kinds:
-        session.click_all(positive, negative)
+    session = predictor.session(image, start, points=options.points, inside=options.inside, box=options.box)
+    if options.positive or options.negative or not session.kinds:
+        session.click_all(options.positive, options.negative)
     out = options.out or options.image.with_suffix(".mask.png")
     picture = out.with_suffix("").with_suffix(".overlay.png")
     save_picture((session.mask * np.uint8(255)), out)

@@ -5,18 +5,18 @@ python -m experiments.report_check reports/miniature/dextr-4.json      or `make 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.console import one_sentence
+from experiments.options import Parser
 from experiments.reports.check import check_report, foreign_runs
 from experiments.runs.folder import runs_root
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command: every complaint a line, exit code 1 when there is one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("report", type=Path, help="a report's .json file, or a folder of reports")
     options = parser.parse_args(arguments)
     complaints = check_report(options.report, runs_root())

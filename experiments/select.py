@@ -8,11 +8,12 @@ set takes them: `{name: pascal/val, listed: runs/<hash>/objects.txt}`.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from datamodules.ranges import FINITE
 from experiments.console import one_sentence
 from experiments.launching.making import execute
+from experiments.options import Parser
 from experiments.runs.models import read_run
 from experiments.runs.naming import LIST
 from experiments.runs.node import Node
@@ -20,10 +21,10 @@ from experiments.runs.node import Node
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--run", required=True, help="an evaluation's folder or the beginning of its hash")
     parser.add_argument("--metric", default="iou", help="a column of its rows.csv; default: iou")
-    parser.add_argument("--below", type=float, required=True, help="the bound, e.g. 0.8")
+    parser.add_argument("--below", type=FINITE, required=True, help="the bound, e.g. 0.8")
     options = parser.parse_args(arguments)
     evaluation = read_run(options.run)
     if evaluation.kind != "evaluate" or evaluation.folder.record is None:

@@ -21,6 +21,9 @@ from lightning_modules.schedules import Constant, backbone_and_head, stepped
 class FAIRS(LightningModule):
     """Focus and Attention for Interactive Robust Segmentation: RGB and one soft focus map in, the object's mask out.
 
+    The soft focus is an n-ellipse map: highest where the distances to the extreme points sum to the least, which is
+    inside of the object more likely than not, and cut to their box; clicks are drawn into it (`soft_focus`).
+
     The map has one channel for any number of extreme points and corrective clicks; those of training are simulated
     from the mask alone (Sec. 4.5), so that a step is one pass.
 

@@ -69,6 +69,9 @@ class FreshClicks:
 class EpochMemory(FreshClicks):
     """ITIS' iterative training (Sec. 3.2): an object gains one click per epoch, where its last mask was wrong.
 
+    The paper adds the click at the start of the next epoch; here it is found when the epoch's pass is made and kept,
+    which is the same click, from the same prediction.
+
     An object seen for the first time, or whose coin says so, begins anew with the clicks that the data simulated and
     without a mask. The coin is keyed by (seed, epoch, object), so shuffling, processes and resumption do not change it.
 

@@ -34,9 +34,9 @@ class ITIS(LightningModule):
         network: `forward(input (B, C, H, W)) -> logits (B, 2, H, W)`, background and object.
         guidance: encodes the clicks, one map per sign.
         loss: `forward(logits, mask, void)` on the two-class logits.
-        optimizer: called with the parameters. Adam in the released code.
+        optimizer: called with the parameters. Adam (Sec. 4.2).
         iteration: where training clicks come from: `FreshClicks`, `EpochMemory` (the paper), `WithinBatch` (RITM's).
-        mask_channel: encodes the last mask; None for segmentation from scratch, where it brings nothing (Sec. 4.5).
+        mask_channel: encodes the last mask; None for segmentation from scratch, where it brings nothing (Sec. 3).
         schedule: of the learning rate.
     """
 

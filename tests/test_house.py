@@ -12,6 +12,7 @@ FLOORS = ("datamodules", "lightning_modules", "experiments")  # lowest first
 # The rooms of experiments/, lowest first: each may import from those before it. Commands stand on top of them all.
 ROOMS = (
     "console",
+    "options",
     "pictures",
     "curves",
     "composition",

@@ -1,4 +1,4 @@
-"""The clicks a training starts from: iFCN's sampling, with the values of ITIS' authors' code (ITIS, Sec. 3.1).
+"""The clicks a training starts from: iFCN's sampling, with the values of ITIS' authors' code (ITIS, Sec. 3.2).
 
 Pixels are those of the crop, at 350 in the paper; points are (x, y), masks and areas (H, W). What ITIS' paper leaves to
 its supplement and to iFCN is taken from the code; where iFCN's paper differs, the function says so.
@@ -21,7 +21,7 @@ XY = tuple[int, int]
 
 
 class InitialClicks(SimulatedPoints):
-    """Positive clicks on the object and negative ones by one of three strategies (iFCN; ITIS, Sec. 3.1).
+    """Positive clicks on the object and negative ones by one of three strategies (iFCN; ITIS, Sec. 3.2).
 
     Args:
         positives: at most so many positive clicks, at least one.

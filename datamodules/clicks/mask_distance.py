@@ -1,4 +1,4 @@
-"""The mask channel of ITIS: how far every pixel lies from the mask that is to be corrected (Sec. 3.3).
+"""The mask channel of ITIS: how far every pixel lies from the mask that is to be corrected (Sec. 3).
 
 An exact distance transform is OpenCV's work: on the CPU, for the objects of a batch in threads.
 """
@@ -86,7 +86,13 @@ def mask_channel(
 
 
 class MaskDistance(nn.Module):
-    """`mask_channel` as a part of a recipe; a recipe names it or names none."""
+    """`mask_channel` as a part of a recipe; a recipe names it or names none.
+
+    Args:
+        empty: value of the channel where the last mask has no pixels.
+        unseen: where there is no last mask yet, before the first prediction; 0 in the authors' code, as if all of the
+            image had been predicted, 1 for the paper's "empty mask".
+    """
 
     channels: ClassVar[int] = 1
 

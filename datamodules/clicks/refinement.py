@@ -1,5 +1,8 @@
 """FAIRS' corrective clicks: in training near the object's boundary, at test time in the largest error (Sec. 4.3, 4.5).
 
+Drawn by the soft focus as printed, a positive click, on what was missed, digs a hole into the map, and a negative one
+raises a bump (see `soft_focus.SoftFocus`, polarity).
+
 Masks and areas are (H, W), points (x, y) in their pixels; distances are Euclidean between pixels and exact.
 """
 

@@ -169,7 +169,7 @@ def boundary_error(
     draw: np.random.Generator | None = None,
     jitter: float = 0.0,
 ) -> Click | None:
-    """DEXTR's fifth point (Sec. 4.1, Table 8): on the object's boundary, where the error is largest.
+    """DEXTR's fifth point (Sec. 3.3 and 4.5, Table 8): on the object's boundary, where the error is largest.
 
     The paper says no more; this is our reading. The error is its largest 8-connected component (the first in raster
     order among equals). The boundary is the object's pixels with one of the 4 neighbours outside of the object or of
@@ -215,7 +215,7 @@ def thickest_error(
     clicks: ArrayLike | None = None,
     draw: np.random.Generator | None = None,
 ) -> Click | None:
-    """IOG's further click: the centre of the largest error (Sec. 3.4), which is its thickest one in the authors' code.
+    """IOG's further click: the centre of the largest error (Sec. 3.3), which is its thickest one in the authors' code.
 
     Missed and invented pixels are one error, and the click is where the largest disc fits into it. The image's edge is
     no boundary: an error that touches it is clicked in its outermost pixels, unlike IOG's inside point. Earlier clicks

@@ -22,6 +22,7 @@ from datamodules.clicks.points import EXTREME_KINDS, PointKind, Points
 Normalise = Literal["crop", "box"]
 Polarity = Literal["paper", "swapped"]
 Box = Literal["points", "crop"]
+Power = Literal["last", "first"]
 
 NEAREST = 1e-6  # pixels: a potential of 0, where all points coincide, is this
 
@@ -37,24 +38,30 @@ def soft_focus(
     norm_order: float = 2.0,
     fwhm: float = 10.0,
     normalise: Normalise = "crop",
+    power: Power = "last",
     box: Tensor | None = None,
 ) -> Tensor:
     """Soft focus map psi of FAIRS (Sec. 3.1, eqs. 1 to 3) for a batch of objects with any number of extreme points.
 
+    The paper's names: beta 5 is `beta`, sigma 10 the deviation of the Gaussians (`fwhm` is 2.35 times it), and kappa 2,
+    which nothing defines, may be `norm_order`.
+
     psi = max(min(pihat, 1 - g(lowered)), g(raised), g(extreme points)), in this order, so that no click
     erases an extreme point.
-    pihat = N((1 / pi)^beta) * B, with pi the sum of the distances to the extreme points, N the stretch to [0, 1] and B
-    the points' box; g is `gaussian_map`. Eq. 2 is printed with a stray argument; this is its sensible reading. The
-    paper does not stretch psi again, and neither do we.
+    pihat = N(1 / pi)^beta * B (eq. 1), with pi the sum of the distances to the extreme points, N the stretch to [0, 1]
+    and B the points' box; g is `gaussian_map`. Eq. 2 is printed with a stray argument; this is its sensible reading.
+    The paper does not stretch psi again, and neither do we.
 
     Args:
         points: (B, K, 2) as (x, y) in pixels of the crop of this size (H, W), extreme points and clicks.
         valid, raised, lowered: (B, K) bool: which of them are extreme points, clicks that raise a bump and clicks that
             dig a hole; anything else is padding.
         beta: how fast the focus decays (5).
-        norm_order: of the norm of the distances in pi, 1 to infinity. The paper has a kappa of 2 that nothing defines.
+        norm_order: of the norm of the distances in pi, 1 to infinity.
         fwhm: of the Gaussians, full width at half maximum in pixels; see `gaussian_map` for the paper's sigma.
         normalise: N sees the whole `crop`, as printed, or the `box` alone.
+        power: beta comes `last`, after N, as printed; `first` is N((1 / pi)^beta), a wider focus: inside of a typical
+            box it is 0.49 on average, where the printed one is 0.31.
         box: (B, 4) xyxy in pixels of the crop, both ends inclusive; without it the box of each object's extreme points.
     Returns: (B, 1, H, W) float32 in [0, 1]; without extreme points only what clicks raise.
     """
@@ -67,8 +74,10 @@ def soft_focus(
     low, high = low.amin((2, 3), keepdim=True), high.amax((2, 3), keepdim=True)
     low, high = (torch.where(extreme.isfinite(), extreme, NEAREST) for extreme in (low, high))  # a box beyond the crop
     # N takes any factor away: with 1 at the focus, no power over- or underflows
-    span = (1 - (low / high) ** beta).clamp_(min=torch.finfo(torch.float32).tiny)
-    focus = torch.div(low, pi, out=pi).pow_(beta).sub_(1).div_(span).add_(1)
+    before, after = (1.0, beta) if power == "last" else (beta, 1.0)
+    span = (1 - (low / high) ** before).clamp_(min=torch.finfo(torch.float32).tiny)
+    focus = torch.div(low, pi, out=pi).pow_(before).sub_(1).div_(span).add_(1)
+    focus.clamp_(min=0).pow_(after)  # outside of a box that alone is stretched N is below 0
     focus.mul_(inside_y.float()).mul_(inside_x.float())
     if lowered is not None and _may_hold(lowered):
         holes = add_gaussians(torch.zeros_like(focus), points, lowered[:, None], fwhm * STD_PER_FWHM)
@@ -114,7 +123,7 @@ class SoftFocus(Guidance):
 
     Args:
         fwhm, std: the width of the Gaussians, given as one of the two; `std` is the paper's word, `fwhm` DEXTR's code.
-        beta, norm_order, normalise: see `soft_focus`.
+        beta, norm_order, normalise, power: see `soft_focus`.
         polarity: whose clicks raise a bump. `paper`: eq. 3 raises at false positives, so negative clicks, and eq. 2
             lowers at false negatives, so positive ones, the reverse of "foreground is high"; each is then visible, as
             the false positives outside of the box are, where pihat is 0. `swapped`: positive clicks raise.
@@ -125,6 +134,7 @@ class SoftFocus(Guidance):
     Clicks of other kinds are not drawn.
     """
 
+    behaviour = 2  # 2: eq. 1 as printed, normalised before the power
     channels: ClassVar[int] = 1
 
     def __init__(
@@ -134,6 +144,7 @@ class SoftFocus(Guidance):
         beta: float = 5.0,
         norm_order: float = 2.0,
         normalise: Normalise = "crop",
+        power: Power = "last",
         polarity: Polarity = "paper",
         box: Box = "points",
         relax: float | None = None,
@@ -141,6 +152,7 @@ class SoftFocus(Guidance):
         super().__init__()
         for name, value, known in (
             ("normalise", normalise, Normalise),
+            ("power", power, Power),
             ("polarity", polarity, Polarity),
             ("box", box, Box),
         ):
@@ -154,6 +166,7 @@ class SoftFocus(Guidance):
         self.beta = positive("beta", beta)
         self.norm_order = norm_order
         self.normalise = normalise
+        self.power = power
         self.polarity = polarity
         self.box = box
         self.relax = relax or 0.0
@@ -181,6 +194,7 @@ class SoftFocus(Guidance):
             norm_order=self.norm_order,
             fwhm=self.fwhm,
             normalise=self.normalise,
+            power=self.power,
             box=box_without_margin(points.scale, size, self.relax) if self.box == "crop" else None,
         )
 

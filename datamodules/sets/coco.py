@@ -28,6 +28,7 @@ def _split(name: str, folder: str, split: str, variable: str, layout: str, fetch
         layout=layout,
         fetch=fetch,
         images=images,
+        note=CROWDS,
     )
 
 
@@ -66,6 +67,12 @@ def describe_coco_json(place: str) -> DataSet:
         layout=f"{file.name}, with its images in {folders[0]}",
         fetch="a file in COCO's format",
     )
+
+
+CROWDS = (
+    "COCO: crowd annotations (iscrowd) and objects without pixels are left out and counted; DEXTR's released reader "
+    "keeps crowds, the other papers do not say"
+)
 
 
 def _year(year: str) -> list[DataSet]:

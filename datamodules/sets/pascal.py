@@ -59,6 +59,12 @@ def with_sbd(pascal: ObjectIndex, sbd: ObjectIndex) -> ObjectIndex:
     return concatenate([pascal, without_images(sbd, own)], "pascal_sbd/train")
 
 
+def sbd_first(pascal: ObjectIndex, sbd: ObjectIndex) -> ObjectIndex:
+    """The same images, SBD's masks where both have them (ITIS); ids are those of the two sets."""
+    own = {Path(path).stem for path in sbd.image_paths}
+    return concatenate([sbd, without_images(pascal, own)], "sbd_pascal/train")
+
+
 def without_images(index: ObjectIndex, names: set[str]) -> ObjectIndex:
     """The index without the images of these names (PASCAL and SBD call the same photo the same)."""
     return index.select_images(np.array([Path(path).stem not in names for path in index.image_paths], bool))
@@ -78,5 +84,11 @@ register(
         images=10_582,
         parts=("pascal/train", "sbd/trainval_without_pascal_val"),
         combine=lambda parts: with_sbd(*parts),
+    ),
+    DataSet(
+        "sbd_pascal/train",
+        images=10_582,
+        parts=("pascal/train", "sbd/trainval_without_pascal_val"),
+        combine=lambda parts: sbd_first(*parts),
     ),
 )

@@ -45,6 +45,8 @@ register(
         images=5_623,
         parts=("sbd/train", "sbd/val"),
         combine=lambda parts: concatenate(parts, "pascal/ext"),
+        note="PASCAL_EXT: people's clicks belong to the object of SBD whose box has the best IoU with theirs, from 0.5 "
+        "on (--min-iou of the conversion); objects without clicks are left out, nobody has published the pairs",
         cut=clicked_objects,
     )
 )

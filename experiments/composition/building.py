@@ -71,9 +71,21 @@ def _refused_by_all(text: str) -> str:
     key = re.search(r'Parser key "([\w.]+)": Does not validate against any of the Union', text)
     wrong = re.search(r"(Problem with given class_path .+?) - Expected", text)
     words = re.search(r"Expected a typing\.(Literal\[.+?\]) .*Given value: (.+)$", text)
-    if key and wrong:
+    if key and wrong and "Parser key" not in wrong[1]:
         return f"{key[1]}: {wrong[1]}"
-    return f"{key[1]}: expected a {words[1]} or a class, got value: {words[2]}" if key and words else text
+    return f"{key[1]}: expected a {words[1]} or a class, got value: {words[2]}" if key and words else _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    """Of a refusal that quotes types and recipe: which key it is about, what it wants there and what it got."""
+    section = re.match(r"(model|data|trainer): ", text)
+    keys = [*([section[1]] if section else []), *re.findall(r'Parser key "([\w.]+)"', text)]
+    if not keys:
+        return text if len(text) < 300 else f"{text[:300]} ..."
+    kinds = dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", text))
+    value = re.search(r"([Gg]ot|Given) (?:value: )?(?!value)(.{1,80}?)(?= Subclass types| - |$)", text)
+    wanted = f"expected {' or '.join(kinds).replace('NoneType', 'null')}" if kinds else "its class refuses this value"
+    return f"{'.'.join(keys)}: {wanted}{f', got {value[2]}' if value else ''}"
 
 
 @contextlib.contextmanager

@@ -45,9 +45,9 @@ def compose(
     tree = load(recipe_file(recipe))
     readings, profiles = tree.pop("readings"), tree.pop("profiles")
     typed = dict(parse_override(text) for text in overrides)
-    reading = typed.pop("reading", None) or reading or tree["reading"]
-    profile = typed.pop("profile", None) or profile or tree["profile"]
-    if dataset:
+    reading = typed.pop("reading", tree["reading"] if reading is None else reading)
+    profile = typed.pop("profile", tree["profile"] if profile is None else profile)
+    if dataset is not None:
         merge(tree, load(named_file("dataset", dataset)))
     merge(tree, {"reading": reading, "profile": profile, **chosen(readings, reading, "reading")})
     merge(tree, row or {})
@@ -67,11 +67,10 @@ FOLDERS = {"recipe": CONFIGS, "profile": CONFIGS / "profiles", "dataset": CONFIG
 
 def named_file(kind: str, name: str) -> Path:
     """The file of a recipe, profile or data set overlay. Raises ValueError with the names that exist."""
-    path = FOLDERS[kind] / f"{name}.yaml"
-    if not path.exists():
-        known = sorted(file.stem for file in FOLDERS[kind].glob("*.yaml"))
+    known = sorted(file.stem for file in FOLDERS[kind].glob("*.yaml"))
+    if name not in known:
         raise ValueError(f"no {kind} {name!r}; there are: {', '.join(known)}")
-    return path
+    return FOLDERS[kind] / f"{name}.yaml"
 
 
 def load(path: Path) -> Tree:

@@ -68,6 +68,8 @@ def _merged(old: Any, new: Any, where: str) -> Any:
     is_class = isinstance(old, dict) and "class_path" in old
     if is_class and isinstance(new, str):
         new = {"class_path": new}
+    if isinstance(old, dict) and not isinstance(new, Mapping):
+        _check_section(old, new, where)
     if not isinstance(old, dict) or not isinstance(new, Mapping):
         return copy.deepcopy(new)
     result, new = copy.deepcopy(old), dict(new)
@@ -79,6 +81,15 @@ def _merged(old: Any, new: Any, where: str) -> Any:
         new = {**(new.pop("init_args", None) or {}), **new}
     merge(result, new, where)
     return result
+
+
+def _check_section(old: Tree, new: Any, where: str) -> None:
+    """Raises ValueError for what cannot stand where a class or a mapping does; null can, but for a whole section."""
+    key = where.removesuffix(".")
+    if new is not None or "." not in key:
+        inside = f"values such as {key}.{next(iter(old), '...')}"
+        what = "a class by its name, or {class_path: ...}" if "class_path" in old else inside
+        raise ValueError(f"{key} holds more than one value, expected {what}, got {new!r}")
 
 
 def apply_profile(tree: Tree, profile: Mapping[str, Any]) -> None:

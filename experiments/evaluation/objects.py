@@ -41,11 +41,12 @@ class ObjectIoU(Protocol):
 
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("mean_iou"),
+        Metric("mean_iou_over_classes"),
         Metric("mean_iou@*"),
         Metric("seconds_per_object", 1.0, higher_is_better=False),
     )
     settings = SweepSettings
-    behaviour = 2  # 2: predictions are pasted as evaluation.paste says; only ITIS' recipe says other than cubic
+    behaviour = 3  # 2: pasted as evaluation.paste says. 3: the mean over classes is measured, too
 
     def scorer(self, node: Node, folder: Path) -> MaskScorer:
         """See Protocol."""
@@ -54,19 +55,24 @@ class ObjectIoU(Protocol):
     def measures(self, settings: SweepSettings) -> set[str]:
         """See Protocol."""
         swept = {f"mean_iou@{threshold:g}" for threshold in (*settings.thresholds, settings.threshold)}
-        return {"mean_iou", "n", "seconds_per_object", *swept}
+        return {"mean_iou", "mean_iou_over_classes", "n", "seconds_per_object", *swept}
 
     def summarise(self, rows: Path, settings: Any = None) -> dict[str, Any]:
-        """See Protocol: plain means."""
+        """See Protocol: plain means; where objects have classes, also the mean of the classes' own means."""
         sums: dict[str, float] = {}
+        classes: dict[str, list[float]] = {}
         count = 0
         for row in read_rows(rows):
             count += 1
+            if row.get("category"):
+                classes.setdefault(row["category"], []).append(float(row["iou"]))
             for name, value in row.items():
                 if value and name.startswith(("iou", "error_rate", "seconds")):
                     sums[name] = sums.get(name, 0.0) + float(value)
         means = {name: total / count for name, total in sums.items()}
         metrics: dict[str, Any] = {"mean_iou": means["iou"], "n": count, "seconds_per_object": means["seconds"]}
+        if classes:
+            metrics["mean_iou_over_classes"] = fmean(map(fmean, classes.values()))
         if "error_rate" in means:
             metrics["error_rate"] = means["error_rate"]
         return metrics | {f"mean_iou@{name[4:]}": mean for name, mean in means.items() if name.startswith("iou@")}
@@ -76,6 +82,8 @@ class ObjectIoU(Protocol):
         best = max((name for name in metrics if "@" in name), key=lambda name: metrics[name])
         text = f"mean IoU {100 * metrics['mean_iou']:.1f} at threshold {settings.threshold:g}"
         text += f" over {metrics['n']:,} objects"
+        if "mean_iou_over_classes" in metrics:
+            text += f" ({100 * metrics['mean_iou_over_classes']:.1f} over classes)"
         if "error_rate" in metrics:
             text += f", error rate {100 * metrics['error_rate']:.1f} %"
         return f"{text} (best of the sweep: {100 * metrics[best]:.1f} at {best.partition('@')[2]})"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from experiments.console import sentence
 from experiments.evaluation.evaluate import protocol_of
 from experiments.launching.making import execute
 from experiments.reproduction.requests import FitRequest
@@ -35,6 +38,30 @@ def fitted(request: FitRequest) -> list[dict[str, Any]]:
             print(f"{test}: {how.describe(record['metrics'], settings)}, in {node.folder.path}")
     report_to_wandb(records)
     return records
+
+
+@contextlib.contextmanager
+def failure_told() -> Iterator[None]:
+    """Under a W&B agent, what ends a run, before it began or later, leaves a W&B run that failed and says why.
+
+    An agent ends with 0 whatever became of its runs; the file that AGENT_FAILURES names gets the sentence, so that who
+    started the agent can tell (sweeps/agent.slurm).
+    """
+    try:
+        yield
+    except Exception as error:
+        if under_agent() and is_rank_zero():
+            if file := os.environ.get("AGENT_FAILURES"):
+                with open(file, "a") as failures:
+                    failures.write(f"{sentence(error)}\n")
+            with contextlib.suppress(Exception):  # a server that does not answer hides no sentence of ours
+                import wandb
+
+                runs_root().mkdir(parents=True, exist_ok=True)
+                session = wandb.run or wandb.init(dir=runs_root())
+                session.summary["error"] = sentence(error)
+                session.finish(exit_code=1)
+        raise
 
 
 def report_to_wandb(records: Sequence[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from datamodules.ranges import COUNT, WHOLE, from_environment
 from experiments.console import sentence
 from experiments.launching.local import Failed
 from experiments.launching.making import execute, explained
@@ -33,6 +34,11 @@ class Slurm:
             executor = submitit.AutoExecutor(runs_root() / "jobs" / "%j", cluster="slurm", slurm_max_num_timeout=1000)
         self._executor, self._devices, self._states = executor, devices, states_of_jobs()
         self._submitted: set[str] = set()
+        self._asked = {  # a wrong variable ends here, before anything is submitted
+            "timeout_min": from_environment("JOB_MINUTES", 24 * 60, COUNT),
+            "cpus_per_task": from_environment("JOB_CPUS", 8, COUNT),
+            "slurm_gpus_per_node": from_environment("JOB_GPUS", devices, WHOLE) or None,
+        }
 
     def launch(self, node: Node, title: str) -> str:
         """Submit a node unless its job is there already; what it builds on was submitted before or is done."""
@@ -57,9 +63,7 @@ class Slurm:
             name=re.sub(r"\W+", "-", title)[:40].strip("-") or node.kind,
             nodes=1,
             tasks_per_node=self._devices,
-            timeout_min=int(os.environ.get("JOB_MINUTES", 24 * 60)),
-            cpus_per_task=int(os.environ.get("JOB_CPUS", 8)),
-            slurm_gpus_per_node=int(os.environ.get("JOB_GPUS", self._devices)) or None,
+            **self._asked,
             slurm_additional_parameters=extra,
         )
         try:

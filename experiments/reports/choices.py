@@ -16,20 +16,24 @@ from experiments.evaluation.evaluate import protocol_of
 from experiments.runs.node import Node
 
 READINGS = {
-    "code": "its published value was made by the released code",
-    "paper": "there is no released code behind its published value",
+    "code": "the released code's values where it and the paper differ",
+    "paper": "there is no released code behind it",
 }
+BY_CODE = "its published value was made by the released code"
 
 
-def choices_of(evaluation: Node) -> list[Choice]:
-    """The choices of a row, from the composed tree, and from the records of its runs as far as they are made."""
+def choices_of(evaluation: Node, by_code: bool = False) -> list[Choice]:
+    """The choices of a row, from the composed tree, and from the records of its runs as far as they are made.
+
+    `by_code`: the released code made its published value.
+    """
     config = evaluation.config
     how, _ = protocol_of(config)
     if evaluation.kind == "study":
         return how.choices(evaluation)
     training = evaluation.model
     found = [
-        Choice("reading", config["reading"], READINGS.get(config["reading"], "")),
+        Choice("reading", config["reading"], BY_CODE if by_code else READINGS.get(config["reading"], "")),
         *how.choices(evaluation),
         *_said(config["data"], "evaluation_choices"),
         *_method(config["model"]),

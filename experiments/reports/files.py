@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as ConsoleTable
 
 from datamodules.files import whole_file
-from experiments.console import Choice
+from experiments.console import Choice, TextTable, show
 from experiments.pictures import Picture
 from experiments.reports.grids import banner, grids
 from experiments.reports.measured import shown_by_protocol
@@ -53,13 +52,13 @@ def print_report(result: TableResult, console: Console | None = None) -> None:
     if not console.is_terminal:
         console.width = 140
     grid = grids(result)[0]
-    shown = ConsoleTable(title=f"{result.table.id}: {result.table.title}", title_justify="left")
+    shown = TextTable(title=f"{result.table.id}: {result.table.title}")
     for column in grid.header:
         shown.add_column(column, justify="right" if column in grid.numbers else "left", no_wrap=column in grid.numbers)
     for line in grid.lines:
         shown.add_row(*line, style=COLOURS.get(line[grid.header.index("State")], ""))
-    console.print(banner(result), style="bold" if result.profile == "paper" else "bold yellow")
-    console.print(shown)
+    show(banner(result), console, "bold" if result.profile == "paper" else "bold yellow")
+    show(shown, console)
 
 
 def as_tree(result: TableResult) -> dict[str, Any]:

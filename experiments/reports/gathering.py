@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -18,12 +18,15 @@ from experiments.runs.environment import git_commit
 from experiments.runs.node import Node
 
 
-def choices_by_row(cells: Sequence[PlannedCell]) -> dict[str, list[Choice]]:
-    """The choices of a row's evaluations, each once: cells of other test sets add what is theirs."""
+def choices_by_row(cells: Sequence[PlannedCell], by_code: Collection[str] = ()) -> dict[str, list[Choice]]:
+    """The choices of a row's evaluations, each once: cells of other test sets add what is theirs.
+
+    `by_code`: the rows whose published values the released code made.
+    """
     found: dict[str, dict[Choice, None]] = {}
     for cell in cells:
         if cell.after:
-            found.setdefault(cell.row, {}).update(dict.fromkeys(choices_of(cell.after[0])))
+            found.setdefault(cell.row, {}).update(dict.fromkeys(choices_of(cell.after[0], cell.row in by_code)))
     return {row: list(choices) for row, choices in found.items()}
 
 

@@ -134,7 +134,8 @@ def evaluation_node(spec: RunSpec, conditions: Conditions, seed: int) -> Node:
     config = compose_row(spec, conditions, seed, base.lists)
     if spec.protocol in STUDIES:
         return Node("study", config)
-    if conditions.weights is None or not (spec.released or conditions.any_row):
+    takes_others = bool(set(spec.parents) - {"start"})  # whose weights one file of a network does not hold
+    if conditions.weights is None or takes_others or not (spec.released or conditions.any_row):
         return evaluation_of(training_node(config, base), base)
     # Weights fix the network and what it expects to see; the profile may only choose data and machine.
     published = compose_row(spec, Conditions("paper", conditions.overrides), seed, base.lists)

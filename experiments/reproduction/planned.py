@@ -24,6 +24,7 @@ class PlannedCell:
 
     def __init__(self, table: Table, row: str, column: str, conditions: Conditions, seeds: Sequence[int]) -> None:
         self.row, self.column, self.problem = row, column, ""
+        self.by_code = made_by_code(table, row, column)
         try:  # naming a run opens its data: what is missing or broken is known before anything is trained
             self.after, self.before = nodes_of(table.row(row).cells[column], conditions, seeds)
             check_data(self.nodes)
@@ -58,8 +59,18 @@ class PlannedCell:
 def planned_cells(
     table: Table, conditions: Conditions, seeds: Sequence[int], rows: Sequence[int] = ()
 ) -> list[PlannedCell]:
-    """The cells of a table's own rows, or of those of these numbers, counted from 1."""
-    wanted = [label for number, label in enumerate((row.label for row in table.rows), 1) if not rows or number in rows]
+    """The cells of a table's own rows, or of those of these numbers, counted from 1.
+
+    Raises ValueError for a number that there is not, and where nothing of the rows is run.
+    """
+    runs = {row.label for row, column in table.to_measure if column.name in row.cells}
+    numbers = {number: row.label for number, row in enumerate(table.rows, 1) if row.label in runs}
+    if beyond := [number for number in rows if not 1 <= number <= len(table.rows)]:
+        raise ValueError(f"--rows {beyond[0]}: {table.id} has rows 1 to {len(table.rows)}")
+    if rows and not set(rows) & set(numbers):
+        asked, some = ", ".join(map(str, rows)), ", ".join(map(str, numbers))
+        raise ValueError(f"--rows {asked}: nothing of {table.id} is run for it; rows that are run: {some}")
+    wanted = [label for number, label in numbers.items() if not rows or number in rows]
     return [
         PlannedCell(table, row.label, column.name, conditions, seeds)
         for row, column in table.to_measure
@@ -81,6 +92,13 @@ def random_start(nodes: Sequence[Node]) -> str:
         if wanted and str((training.folder.record or {}).get("initial_weights")).startswith("random"):
             return f"started from random weights: {', '.join(map(str, wanted.values()))} was not there"
     return ""
+
+
+def made_by_code(table: Table, row: str, column: str) -> bool:
+    """Whether the authors' released code made the published value of a cell, which must have one."""
+    spec = main_run(table.row(row).cells[column])
+    assert spec is not None
+    return spec.reading == "code" and spec.by_code and table.row(row).published.get(column) is not None
 
 
 def check_metric(table: Table, row: str, column: str, nodes: Sequence[Node]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from experiments.composition.compose import compose
 from experiments.composition.tree import Tree
+from experiments.options import Parser
 from experiments.reproduction.plan import (
     BuiltOn,
     Conditions,
@@ -20,6 +20,7 @@ from experiments.reproduction.plan import (
 )
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
+from experiments.training.logs import profile_of_agent
 
 ALONE = BuiltOn()  # what is no row of a table builds on nothing
 
@@ -41,9 +42,10 @@ class FitRequest:
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None, description: str = "") -> FitRequest:
         """From a command line, by default this process' own. Raises ValueError for what does not exist."""
-        options, typed = fit_parser(description).parse_known_args(arguments)
+        options, typed = fit_parser(description).parse_with_values(arguments)
         spec = find_spec(options.row) if options.row else None
         reading = options.reading or (spec.reading if spec else None)
+        profile = options.profile if options.profile is not None else profile_of_agent()
 
         def composed(lists: Sequence[Node | None] = ()) -> Tree:
             return compose(
@@ -51,7 +53,7 @@ class FitRequest:
                 dataset=options.dataset,
                 reading=reading,
                 row=row_values(spec, lists) if spec else None,
-                profile=options.profile,
+                profile=profile,
                 overrides=typed,
             )
 
@@ -76,15 +78,13 @@ class FitRequest:
         return [evaluation_of(training, self.built_on, [test]) for test in tests]
 
 
-def fit_parser(description: str = "") -> argparse.ArgumentParser:
+def fit_parser(description: str = "") -> Parser:
     """The options of `experiments.fit`; what it does not know are values of the recipe."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description)
     parser.add_argument("--config", default="dextr", help="a recipe: its file, or its name in experiments/configs")
     parser.add_argument("--dataset", help="an overlay of experiments/configs/data: which data to train and test on")
     parser.add_argument("--reading", help="`paper` or `code`: which of the two where they contradict")
-    parser.add_argument("--profile", help="`paper`, `quick`, `small` or `miniature`")
+    parser.add_argument("--profile", help="`paper`, `quick`, `small` or `miniature`; by an agent: PROFILE")
     parser.add_argument("--row", help="a table's row, e.g. dextr-3/aspp (experiments/tables)")
     parser.add_argument(
         "--parent",

@@ -49,7 +49,7 @@ class RunReader:
         check_keys(
             full,
             {"recipe", "reading", "train", "test", "protocol", "differs"},
-            {"metric", "scale", "start", "parents", "first", "over", "released"},
+            {"metric", "scale", "start", "parents", "first", "over", "released", "by_code"},
             self.where,
         )
         named(full["protocol"], protocol_names(), f"{self.where}: no protocol")
@@ -71,6 +71,7 @@ class RunReader:
             parents={role: self.other(label) for role, label in built_on.items()},
             first_stage=self.other(full["first"]) if "first" in full else None,
             released=full.get("released", False),
+            by_code=full.get("by_code", True),
             over=over,
         )
 

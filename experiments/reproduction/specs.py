@@ -44,6 +44,8 @@ class RunSpec:
             takes, such as an `extractor`.
         first_stage: the model that predicts before it and finds its inside points.
         released: the authors have published this row's model, so that its weights may stand in for a training.
+        by_code: the code that the authors released trains such a model; False where they released none for it, and the
+            reading `code` stands for all else.
         over: it is evaluated once for each of these values (of each key, in every combination).
     """
 
@@ -58,6 +60,7 @@ class RunSpec:
     parents: Mapping[str, RunSpec] = field(default_factory=dict)
     first_stage: RunSpec | None = None
     released: bool = False
+    by_code: bool = True
     over: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table as Grid
 
+from experiments.console import TextTable, show
 from experiments.reproduction.tables import Table, tables
 
 PROFILES = ("paper", "quick", "small", "miniature")
@@ -19,14 +19,14 @@ def print_tables(state: Callable[[Table], str] | None = None, console: Console |
     console = console or Console()
     if not console.is_terminal:
         console.width = 130  # a pipe has no width; rich would fold at 80
-    grid = Grid(title="make reproduce-table-<number or id>", title_justify="left", expand=True)
+    grid = TextTable(title="make reproduce-table-<number or id>", expand=True)
     grid.add_column("number", justify="right", no_wrap=True, min_width=6)
     grid.add_column("id", no_wrap=True, min_width=18)
     grid.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
     grid.add_column("state", min_width=21, max_width=40)
     for table in tables():
         grid.add_row(str(table.number), table.id, table.title, (state or table_state)(table))
-    console.print(grid)
+    show(grid, console)
 
 
 def table_state(table: Table, reports: Path = Path("reports")) -> str:

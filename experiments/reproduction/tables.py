@@ -11,7 +11,7 @@ objects on which A stays below an IoU of 0.8, and `labelled: {by: A}` replaces t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from datamodules.catalog import notes_of
 from datamodules.names import nearest
 from experiments.reproduction.spec_reader import FOLDER, RunReader
 from experiments.reproduction.specs import Pair, RunSpec, check_keys, named
@@ -151,9 +152,21 @@ def read_table(path: Path) -> Table:
         metric=tree["metric"],
         columns=columns,
         rows=rows,
-        notes=tuple(tree.get("notes", ())),
+        notes=tuple(dict.fromkeys([*tree.get("notes", ()), *_notes_of_data(rows)])),
         file=path if elsewhere else None,
     )
+
+
+def _notes_of_data(rows: Sequence[Row]) -> Iterator[str]:
+    """What the data sets ask every table to say that rows are trained and tested on, and the models they build on."""
+    waiting: list[RunSpec] = []
+    for cell in (cell for row in rows for cell in row.cells.values()):
+        waiting += (cell.before, cell.after) if isinstance(cell, Pair) else (cell,)
+    while waiting:
+        spec = waiting.pop(0)
+        waiting += [*spec.parents.values(), *filter(None, (data.labelled for data in spec.data))]
+        for data in spec.data:
+            yield from notes_of(data.name)
 
 
 def _recipes_beside(tree: dict[str, Any], folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -170,12 +170,17 @@ class Node:
                     spec[key] = str(files[run])
         return config
 
-    def load_into(self, model: nn.Module) -> None:
-        """Give a model the weights of this finished training, or of the file that stands in for it."""
+    def load_into(self, model: nn.Module, aside: Collection[str] = ()) -> None:
+        """Give a model the weights of this finished training, or of the file that stands in for it.
+
+        `aside`: parts of the model that other runs fill, so that this one need not have them.
+        """
         if self.kind == "weights":
             load_official(model.network, str(self.weights))  # type: ignore[arg-type]
         else:
-            load_exactly(model, read_weights(self.folder.path / "weights.pt"), source=f"run {self.hash}")
+            own = {name: value for name, value in model.state_dict().items() if name.partition(".")[0] in aside}
+            weights = {**own, **read_weights(self.folder.path / "weights.pt")}
+            load_exactly(model, weights, source=f"run {self.hash}")
 
     def describe(self) -> dict[str, Any]:
         """What config.yaml holds: enough to make the run again from the folder alone."""

@@ -17,6 +17,11 @@ def under_agent() -> bool:
     return "WANDB_SWEEP_ID" in os.environ
 
 
+def profile_of_agent() -> str | None:
+    """PROFILE of an agent's environment, which stands for all runs that it takes; None where nobody said one."""
+    return os.environ.get("PROFILE") or None if under_agent() else None
+
+
 def wandb_wanted() -> bool:
     """Under an agent, or with WANDB=1: then offline unless WANDB_MODE says online. Else it is not imported."""
     if under_agent():

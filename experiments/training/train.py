@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
 from datamodules.catalog import find, root_of
+from datamodules.ranges import Range, from_environment
 from experiments.composition.building import instantiate
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
@@ -59,7 +59,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
     """Train a node; what came out, on rank zero."""
     config, data = node.opened, node.config["data"]["init_args"]
     last = folder.path / "last.ckpt"
-    minutes = float(os.environ.get("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES))
+    minutes = from_environment("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES, Range(0))
     with without_hints():
         cli = instantiate(
             config,
@@ -124,7 +124,7 @@ def take_parents(node: Node, model: LightningModule) -> None:
     """
     for role, run in node.parents.items():
         if role == "start":
-            run.load_into(model)
+            run.load_into(model, aside=taken(node.config).values())
             continue
         part: nn.Module = getattr(model, taken(node.config)[role])
         network: nn.Module = load_model(run).network  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from lightning_modules.networks.official import DEXTR_NAMES, NameTable
 
 
 class DeepLab(nn.Module):
-    """Backbone and head of DEXTR (Sec. 3.3); logits are brought to the size of the input with aligned corners.
+    """Backbone and head of DEXTR (Sec. 3.2); logits are brought to the size of the input with aligned corners.
 
     Shape:
         input: (B, 3 + G, H, W), RGB and then G guidance channels on the same scale.

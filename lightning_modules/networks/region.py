@@ -31,6 +31,8 @@ class RegionNet(nn.Module):
         init: random start of all convolutions, see `dilated_resnet`.
     """
 
+    behaviour = 2  # 2: the loss weighs its classes by the pixels of the regions, where there is a gradient
+
     def __init__(
         self,
         backbone: str = "resnet101",
@@ -85,11 +87,24 @@ def paste_regions(masks: Tensor, edges: Tensor, size: tuple[int, int], outside: 
         masks: (B, 1, h, w). edges: (B, 4) as (left, top, right, bottom) in pixels; a pixel's centre is at + 0.5.
     Returns: (B, 1, H, W).
     """
+    grid = _grid(edges, size)
+    pasted = F.grid_sample(masks.float(), 2 * grid - 1, mode="bilinear", padding_mode="border", align_corners=False)
+    return torch.where(_inside(grid), pasted, outside)
+
+
+def inside_regions(edges: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 1, H, W) bool: the pixels whose centre lies in a region, of the edges (B, 4) that `paste_regions` takes."""
+    return _inside(_grid(edges, size))
+
+
+def _grid(edges: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, H, W, 2): where each pixel's centre lies in its region, 0..1 inside along x and y."""
     height, width = size
     left, top, right, bottom = edges[:, :, None].unbind(dim=1)  # (B, 1) each
-    u = (torch.arange(width, device=edges.device) + 0.5 - left) / (right - left)  # 0..1 inside
+    u = (torch.arange(width, device=edges.device) + 0.5 - left) / (right - left)
     v = (torch.arange(height, device=edges.device) + 0.5 - top) / (bottom - top)
-    grid = torch.stack([u[:, None, :].expand(-1, height, -1), v[:, :, None].expand(-1, -1, width)], dim=-1)
-    inside = ((grid > 0) & (grid < 1)).all(dim=-1)[:, None]
-    pasted = F.grid_sample(masks.float(), 2 * grid - 1, mode="bilinear", padding_mode="border", align_corners=False)
-    return torch.where(inside, pasted, outside)
+    return torch.stack([u[:, None, :].expand(-1, height, -1), v[:, :, None].expand(-1, -1, width)], dim=-1)
+
+
+def _inside(grid: Tensor) -> Tensor:
+    return ((grid > 0) & (grid < 1)).all(dim=-1)[:, None]

@@ -25,10 +25,11 @@ def published_distances(points: NDArray) -> NDArray[np.float64]:
 def published_soft_focus(points: NDArray) -> NDArray[np.float64]:
     """FAIRS' map of extreme points, formula by formula in float64."""
     x, y = np.arange(0, SIZE, 1, np.float64), np.arange(0, SIZE, 1, np.float64)[:, None]
-    inverse = np.sum([np.sqrt((x - x0) ** 2 + (y - y0) ** 2) for x0, y0 in points], axis=0) ** -5.0
+    inverse = np.sum([np.sqrt((x - x0) ** 2 + (y - y0) ** 2) for x0, y0 in points], axis=0) ** -1.0
     (left, top), (right, bottom) = points.min(0), points.max(0)
     box = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
-    return np.maximum((inverse - inverse.min()) / (inverse.max() - inverse.min()) * box, published_gaussians(points))
+    focus = ((inverse - inverse.min()) / (inverse.max() - inverse.min())) ** 5.0 * box
+    return np.maximum(focus, published_gaussians(points))
 
 
 def guidance_figures(passes: int, batch: int = 5, clicks: int = 4) -> Iterator[Figure]:

@@ -65,6 +65,14 @@ def test_pascal_and_sbd_share_no_image_and_pascal_wins(pascal_and_sbd):
     assert names(open_index("pascal/trainval")) == ["a", "b", "c"]
 
 
+def test_itis_has_the_same_images_with_the_masks_of_sbd(pascal_and_sbd):
+    index, pascal = open_index("sbd_pascal/train"), open_index("pascal_sbd/train")
+    assert sorted(names(index)) == sorted(names(pascal)) == ["a", "b", "d", "e"]
+    (b,) = (i for i, native in enumerate(index.native_id) if native.startswith("b/") and native == "b/1")
+    assert index.read_mask(b).void is None  # b as SBD annotates it
+    assert [native for native in index.native_id if native.startswith("a/")] == ["a/1"]  # which PASCAL alone has
+
+
 def test_an_object_has_one_id_in_every_set_that_holds_it(pascal_and_sbd):
     together = dict(zip(open_index("pascal_sbd/train").native_id, open_index("pascal_sbd/train").object_id))
     for part in ("pascal/train", "sbd/train", "sbd/val"):

@@ -185,6 +185,23 @@ def test_a_row_without_its_data_is_reported_and_the_others_run(shared_store, tmp
 
 
 @pytest.mark.slow
+def test_a_report_of_fewer_rows_keeps_what_is_finished_and_says_what_it_loses(shared_store, tmp_path, capsys):
+    def shown(*more):
+        reproduce.main(["dextr-4", *SHRUNK, *more])
+        cells = report_of(tmp_path, "dextr-4")["cells"]
+        return [cell["row"] for cell in cells if cell["runs"]], capsys.readouterr().out
+
+    assert shown("--rows=2,3")[0] == ["+ PSP", "+ Extreme points"]
+    rows, said = shown("--rows=3")
+    assert rows == ["+ PSP", "+ Extreme points"]
+    assert "less than the one before" not in said
+    assert check_report(tmp_path / CHANGED / "dextr-4.json", shared_store) == []
+    rows, said = shown("--rows=3", "--trainer.max_steps=2")
+    assert rows == ["+ Extreme points"]
+    assert "less than the one before it: + PSP" in said
+
+
+@pytest.mark.slow
 def test_a_sweep_file_makes_the_runs_of_its_table(shared_store, tmp_path, capsys):
     """Every model of the table is a run of the sweep, and the other way round."""
     sweep_local.main(["dextr-components", *SHRUNK])

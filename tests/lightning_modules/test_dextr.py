@@ -9,8 +9,9 @@ from torch import nn
 from datamodules.batch import Batch
 from datamodules.clicks.guidance import GaussianMap
 from datamodules.clicks.points import EXTREME_KINDS, PointKind, Points
-from lightning_modules.dextr import DEXTR, regions
+from lightning_modules.dextr import DEXTR, FifthPoint, regions
 from lightning_modules.losses import BalancedBCE
+from lightning_modules.networks.region import RegionNet
 from lightning_modules.schedules import Poly
 
 
@@ -234,3 +235,55 @@ def test_with_four_points_there_is_one_pass(half_missed, monkeypatch):
     module = correcting(painted, monkeypatch)
     module.training_step(batch_of(mask), 0)
     assert module.network.modes == [(True, True)]
+
+
+def after(painted, earlier, monkeypatch):
+    """A module whose own network paints the one and whose earlier model paints the other."""
+    module = FifthPoint(
+        Painter(painted), BalancedBCE(), GaussianMap(fwhm=2), lambda groups: None, corrections=1, jitter=0
+    )
+    module.earlier = Painter(earlier)
+    monkeypatch.setattr(FifthPoint, "trainer", SimpleNamespace(global_step=7))
+    monkeypatch.setattr(module, "log", lambda *arguments, **options: None)
+    return module
+
+
+def test_a_fifth_point_lies_in_the_error_of_the_earlier_model(half_missed, monkeypatch):
+    mask, painted = half_missed
+    module = after(mask, painted, monkeypatch)  # the network that learns is right everywhere
+    clicks = module.corrected(batch_of(mask), batch_of(mask).clicks)
+    assert clicks.kinds[:, 4].tolist() == [PointKind.POSITIVE, PointKind.PADDING, PointKind.POSITIVE]
+    module.train().training_step(batch_of(mask), 0)
+    assert module.earlier.modes == [(False, False)] * 2  # in eval mode, without gradients
+    assert module.network.modes == [(True, True)]
+
+
+def test_the_earlier_model_answers_four_points_and_the_own_network_five(half_missed, monkeypatch):
+    mask, painted = half_missed
+    module, batch = after(mask, painted, monkeypatch).eval(), batch_of(mask)
+    state = module.start(batch.image, batch.clicks)
+    first, _ = module.predict(state, batch.clicks)
+    assert torch.equal(first > 0, painted > 0)
+    corrected = module.corrected(batch, batch.clicks)
+    second, _ = module.predict(state, corrected)
+    assert torch.equal(second > 0, mask > 0)
+    assert not [name for name, weight in module.named_parameters() if name.startswith("earlier") and weight.grad]
+
+
+def test_one_fifth_point_corrects_an_earlier_model():
+    with pytest.raises(ValueError, match=r"a fifth point is one click: model\.corrections is 1, got 2"):
+        FifthPoint(Painter(torch.zeros(1, 1, 8, 8)), BalancedBCE(), None, lambda groups: None, corrections=2)
+
+
+def test_a_region_based_network_weighs_its_classes_where_it_learns():
+    """A square of 16 in a region of 20 x 20, on an image of 32: 256 object pixels and 144 others, not 768."""
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:24, 8:24] = 1
+    network = RegionNet(backbone="resnet10t", channels=8)
+    module = DEXTR(network, BalancedBCE(), GaussianMap(fwhm=2), lambda groups: None, relax=2)
+    batch = batch_of(mask)
+    assert module.class_counts(batch, batch.clicks).tolist() == [256, 144, 0]
+    assert DEXTR(Shown(4), BalancedBCE(), None, lambda groups: None).class_counts(batch, batch.clicks) is None
+    batch.window_counts = torch.tensor([256, 768, 0])
+    with pytest.raises(ValueError, match=r"accumulate_grad_batches to 1"):
+        module.class_counts(batch, batch.clicks)

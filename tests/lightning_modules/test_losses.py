@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.objects import class_counts
-from lightning_modules.losses import BalancedBCE, BootstrappedCrossEntropy, balanced_bce, bootstrapped_cross_entropy
+from lightning_modules.losses import (
+    BalancedBCE,
+    BootstrappedCrossEntropy,
+    balanced_bce,
+    bootstrapped_cross_entropy,
+    pixel_bce,
+)
 
 SETS = range(4)
 REDUCTIONS = {"mean": 0, "batch": 1, "sum": 2}  # (T, T), (F, T) and (F, F) of the authors' (size, batch)_average
@@ -310,3 +316,21 @@ def test_bootstrapping_refuses_what_it_cannot_read():
         bootstrapped_cross_entropy(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
     with pytest.raises(ValueError, match=r"in \(0, 1\], got 25"):
         bootstrapped_cross_entropy(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4), fraction=25)
+
+
+@pytest.mark.parametrize("loss", [balanced_bce, pixel_bce, bootstrapped_cross_entropy])
+def test_the_gradient_of_sure_pixels_keeps_its_digits(loss):
+    """exp(-18) is 1.5e-8: sigmoid(18) - 1 is 0 or 6e-8 in single precision."""
+    logits = torch.full((1, 1, 2, 2), 18.0)
+    mask = torch.ones(1, 1, 2, 2)
+    mask[..., 0] = 0
+    logits[..., 0] = -18.0
+    if loss is bootstrapped_cross_entropy:
+        logits = torch.cat([-logits / 2, logits / 2], dim=1)
+    logits.requires_grad_()
+    loss(logits, mask).backward()
+    sure = logits.grad.abs() / (logits.grad.abs().max() if loss is bootstrapped_cross_entropy else 1)
+    expected = {balanced_bce: np.exp(-18) / 2, pixel_bce: np.exp(-18)}.get(loss, 1)
+    found = sure[sure > 0]
+    assert found.tolist() == pytest.approx([expected] * len(found), rel=1e-4)
+    assert logits.grad.abs().max() < 1.6e-8

@@ -10,7 +10,7 @@ from datamodules.selection import open_objects
 from experiments import reproduce
 from experiments.composition.building import sample_recipe
 from experiments.composition.compose import compose
-from experiments.evaluation.objects import MaskScorer
+from experiments.evaluation.objects import MaskScorer, ObjectIoU
 from experiments.reproduction.tables import FOLDER
 from tests.experiments.evaluation.test_clicks import Discs
 
@@ -55,3 +55,13 @@ def test_a_metric_that_nobody_measures_is_refused_before_anything_is_trained(her
     with pytest.raises(ValueError, match=r"does not measure 'mean_iuo' with these values; did you mean 'mean_iou'"):
         reproduce.main(["dextr-4.yaml", "--profile=miniature"])
     assert not (here / "runs").exists()
+
+
+def test_the_mean_over_classes_weighs_rare_ones_as_much(tmp_path):
+    lines = ["position,object_id,category,iou,seconds", "0,1,car,0.9,0", "1,2,car,0.7,0", "2,3,train,0.4,0"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    metrics = ObjectIoU().summarise(tmp_path / "rows.csv")
+    assert metrics["mean_iou"] == pytest.approx(2 / 3)
+    assert metrics["mean_iou_over_classes"] == pytest.approx(0.6)
+    (tmp_path / "rows.csv").write_text("\n".join(line.replace("car", "").replace("train", "") for line in lines) + "\n")
+    assert "mean_iou_over_classes" not in ObjectIoU().summarise(tmp_path / "rows.csv")

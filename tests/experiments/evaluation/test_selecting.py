@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,8 +100,8 @@ def test_runs_on_hard_objects_have_names_before_anything_is_run(store):
     training = node.model
     assert training.start is not None
     assert training.start.start is None
-    for run, role in ((training, "start"), (node, "model")):
-        assert {role: parent.kind for role, parent in run.parents.items()} == {role: "train"}
+    for run, roles in ((training, {"start", "corrects"}), (node, {"model"})):
+        assert {role: parent.kind for role, parent in run.parents.items()} == dict.fromkeys(roles, "train")
         assert [listing.kind for listing in run.lists] == ["select"]
     (spec,) = training.config["data"]["init_args"]["train"]
     assert spec == {"name": "pascal/train", "half": 2, "listed": training.lists[0].hash}
@@ -116,7 +117,7 @@ def test_arms_differ_by_their_start_and_by_their_list(store):
     five, mined = (find_spec(f"dextr-8/{name}") for name in ("5-points", "5-points-ohem"))
     first, second = (evaluation_node(spec, CONDITIONS, 0).model for spec in (five, mined))
     assert first.hash != second.hash
-    assert Node("train", first.config).hash != first.hash
+    assert replace(first, parents={"corrects": first.start}).hash != first.hash
     assert first.start.hash == second.start.hash
     assert evaluation_node(five, CONDITIONS, 1).model.start.hash != first.start.hash  # a seed of its own all along
 
@@ -148,7 +149,7 @@ def test_a_list_is_opened_where_its_run_lies(store):
 def test_a_typed_data_set_takes_the_place_of_the_list(store):
     typed = Conditions("miniature", (*SHRUNK[1:], "data.train=[{name: pascal/train, half: 2}]"))
     training = evaluation_node(find_spec("dextr-8/5-points-ohem"), typed, 0).model
-    assert (list(training.parents), training.lists) == (["start"], ())
+    assert (list(training.parents), training.lists) == (["start", "corrects"], ())
 
 
 def test_a_typed_test_set_is_not_what_objects_are_hard_on(store):
@@ -206,7 +207,7 @@ def test_jobs_wait_for_the_start_and_for_the_list(store, monkeypatch):
         None,
         "afterok:1",
         "afterok:2",
-        "afterok:1:3",
+        "afterok:1:1:3",
         "afterok:1",
         "afterok:5",
         "afterok:4:6",
@@ -224,7 +225,9 @@ def test_a_table_trains_goes_on_and_scores_on_hard_objects(here):
     training = evaluation_node(spec, CONDITIONS, 0).model
     record = json.loads((here / "runs" / training.hash / "record.json").read_text())
     assert record["initial_weights"] == f"run {training.start.hash}"
-    assert record["parents"] == {"start": training.start.hash, "lists": [run.hash for run in training.lists]}
+    first = training.start.hash  # which the fifth point corrects, too
+    lists = [run.hash for run in training.lists]
+    assert record["parents"] == {"start": first, "corrects": first, "lists": lists}
 
 
 @pytest.mark.slow

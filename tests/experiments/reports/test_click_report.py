@@ -228,10 +228,17 @@ def test_the_facts_without_which_a_number_of_clicks_means_nothing(clicked):
     assert said["network's view at test"] == "the whole image, its longer side at most 384 px"
     assert said["test-time augmentation, zoom-in"] == "none"
     assert said["void pixels"] == "neither counted nor clicked"
-    assert said["training data"] == "pascal_sbd/train"
+    assert said["training data"] == "sbd_pascal/train"
     assert said["mask channel"] == "none"
     assert said["points at training"].startswith("InitialClicks (ring 40,")
     assert "EpochMemory (reset_probability 0.3, coin each_epoch, rule itis" in said["iteration"]
+
+
+def test_a_reading_says_what_made_the_published_value_only_where_it_is_known(clicked):
+    node = clicked("iog")
+    reasons = [choices_of(node, by_code)[0].why for by_code in (True, False)]
+    assert reasons[0] == "its published value was made by the released code"
+    assert "published value" not in reasons[1]
 
 
 def test_extreme_points_and_start_masks_are_other_first_clicks(clicked):

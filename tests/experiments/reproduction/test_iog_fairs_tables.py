@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.reproduction.plan import Conditions, compose_row
 from experiments.reproduction.specs import RowData
 from experiments.reproduction.tables import load_table
 
@@ -59,7 +60,42 @@ def test_fine_tuning_goes_on_from_models_of_this_and_other_tables(table, tuned_o
     assert r50.start == cell(table, "IOG R50, PASCAL, no fine-tune")
     assert pascal.start == cell("iog-3", "R101, full, 10k")
     assert coco.start == cell("iog-2", "COCO -> PASCAL")
-    assert (r50.start.reading, coco.start.reading) == ("code", "paper")
+    assert (r50.start.reading, coco.start.reading) == ("code", "code")
+
+
+def test_trained_on_coco_iog_differs_in_data_epochs_batch_and_band_alone():
+    pascal, coco = (cell("iog-2", f"{name} -> PASCAL") for name in ("PASCAL", "COCO"))
+    trees = [compose_row(spec, Conditions("paper"), 0) for spec in (pascal, coco)]
+    assert trees[0]["model"] == trees[1]["model"]  # the head's rate among it
+    assert trees[1]["model"]["init_args"]["head_lr_factor"] == 10
+    assert coco.differs == {"trainer.max_epochs": 10, "data.batch_size": 10, "data.sample.void_band": 5}
+
+
+def test_mval_of_iog_is_dextrs_and_800_objects_a_second_reading():
+    rows = [row for row in load_table("iog-2").rows if "MVal" in row.label]
+    tests = [(row.label.startswith("800"), row.cells["ours"].test.name) for row in rows]
+    assert tests == 4 * [(False, "coco_minival5k")] + 4 * [(True, "coco_mval800")]
+
+
+def test_fairs_sigma_is_a_deviation_and_its_void_background():
+    tree = compose_row(cell("fairs-1", "+ SFG"), Conditions("paper"), 0)["model"]["init_args"]
+    assert tree["guidance"]["init_args"]["std"] == 10  # as in DEXTR's paper
+    assert tree["loss"]["init_args"]["use_void"] is False
+    by_code = compose_row(replace(cell("fairs-1", "+ SFG"), reading="code"), Conditions("paper"), 0)
+    assert by_code["model"]["init_args"]["guidance"]["init_args"]["fwhm"] == 10
+
+
+def test_with_three_points_predictions_stay_in_their_box():
+    three = [cell("fairs-3points", "PASCAL"), cell("fairs-4", "FAIRS", "PASCAL_85")]
+    assert [run.differs["evaluation.box"] for run in three] == ["clicked", "clicked"]
+    assert "evaluation.box" not in cell("fairs-4", "FAIRS", "Berkeley_90").differs  # which has four
+
+
+def test_cityscapes_has_the_mean_over_classes_beside_that_over_objects():
+    row = load_table("iog-4").row("IOG R50, PASCAL, fine-tuned")
+    shown = {name: run.metric for name, run in row.cells.items()}
+    assert shown == {"iou": "mean_iou", "iou_classes": "mean_iou_over_classes"}
+    assert (row.published["iou"], row.published["iou_classes"]) == (82.2, None)
 
 
 def test_five_annotators_are_five_evaluations_of_one_training():

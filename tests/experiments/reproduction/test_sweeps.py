@@ -1,8 +1,11 @@
 """Sweep files: every combination is a run of its own that the command line of an agent composes."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
-from experiments import sweep_local
+from experiments import fit, sweep_local
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.reproduction.requests import FitRequest
 from experiments.reproduction.sweeps import SWEEPS, assignments, command_line, load_sweep
@@ -80,3 +83,24 @@ def test_a_sweep_shows_the_metric_that_it_is_about(monkeypatch, capsys):
     monkeypatch.setattr(sweep_local, "fitted", lambda request: [record])
     sweep_local.main(["itis-iteration", "--profile=miniature"])
     assert capsys.readouterr().out.count("4.2500") == 3
+
+
+def test_an_agent_runs_the_profile_of_its_environment(here, monkeypatch):
+    monkeypatch.setenv("PROFILE", "miniature")
+    line = command_line(load_sweep("dextr-components"), {"row": "dextr-3/aspp"})
+    assert FitRequest.read(line).config["profile"] == "paper"  # not of everybody's environment
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    assert FitRequest.read(line).config["profile"] == "miniature"
+    assert FitRequest.read([*line, "--profile=quick"]).config["profile"] == "quick"
+
+
+def test_a_run_that_an_agent_is_refused_is_a_failed_one_that_says_why(here, monkeypatch):
+    told = SimpleNamespace(summary={}, finish=lambda exit_code: told.summary.update(code=exit_code))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None, init=lambda **_: told))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("AGENT_FAILURES", str(here / "failures"))
+    with pytest.raises(ValueError, match="no row"):
+        fit.main(["--row=dextr-3/asp"])
+    assert told.summary["code"] == 1
+    assert "did you mean dextr-3/aspp" in told.summary["error"]
+    assert (here / "failures").read_text() == told.summary["error"] + "\n"

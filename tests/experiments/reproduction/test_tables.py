@@ -9,6 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from experiments.reproduction.planned import made_by_code
 from experiments.reproduction.spec_reader import FOLDER
 from experiments.reproduction.specs import Pair, RowData, RunSpec
 from experiments.reproduction.table_list import print_tables, table_state
@@ -88,7 +89,9 @@ def test_values_from_memory_are_known_as_such():
     grabcut = load_table("dextr-6")
     assert grabcut.row("GrabCut").unverified
     assert not grabcut.row("Ours").unverified
-    assert load_table("click-peers").row("SimpleClick ViT-B, COCO+LVIS").unverified
+    peers = load_table("click-peers")
+    assert peers.row("SimpleClick ViT-L, COCO+LVIS").unverified  # its NoC85
+    assert not peers.row("SimpleClick ViT-B, COCO+LVIS").unverified
 
 
 def test_building_performance_is_a_chain_in_which_each_row_changes_one_thing():
@@ -153,6 +156,62 @@ def test_hard_objects_are_those_of_the_first_network():
         ("clicks", "iou_5"),
     ]
     assert [run.differs.get("model.corrections", 0) for run in (first, more, five, mined)] == [0, 0, 1, 1]
+    corrected = [run.parents.get("corrects") for run in (first, more, five, mined)]  # whose error has the fifth point
+    assert [other and other.train for other in corrected] == [None, None, (half_1,), (half_1,)]
+
+
+def test_automatic_extreme_points_have_the_noise_of_the_paper():
+    for table, row in (("dextr-1", "Ours, automatic points"), ("dextr-5", "DEXTR, automatic points")):
+        run = load_table(table).row(row).cells["value"]
+        assert run.differs["data.sample.test_points"] == {"rule": "jitter", "pixels": "${px:10}"}
+
+
+def test_what_three_seeds_drew_is_the_mean_of_three():
+    rows = {row.label: row.cells["clicks_5"].repeated for row in load_table("itis-fig4").rows}
+    assert {label: len(runs) for label, runs in rows.items()} == {
+        "largest cluster": 1,
+        "cluster sampling": 3,
+        "random sampling": 3,
+    }
+    assert len({run.differs["evaluation.clicks.seed"] for run in rows["random sampling"]}) == 3
+
+
+def test_only_what_the_released_code_made_is_said_to_be_its_own():
+    def said(reference: str, row: str, column: str) -> bool:
+        return made_by_code(load_table(reference), row, column)
+
+    assert said("iog-3", "R101, full, 10k", "iou")
+    assert said("dextr-4", "+ SBD data (ours)", "value")
+    assert said("itis-fig5", "Gaussian + iterative", "value")
+    assert not said("iog-8", "(A) Crop R50", "iou")
+    assert not said("click-peers", "IOG (this suite)", "grabcut_noc90")
+    assert not said("iog-4", "IOG R101, PASCAL, fine-tuned", "iou")
+    assert said("iog-4", "IOG R50, PASCAL, no fine-tune", "iou")
+    assert not said("iog-2", "COCO -> PASCAL", "ours")
+    assert not said("dextr-7", "COCO -> PASCAL", "value")
+    assert not said("itis-fig5", "Gaussian tail zero (ours, not in paper)", "value")
+    assert not said("dextr-8", "5 points + OHEM", "value")
+    assert not said("fairs-1", "+ SFG", "PASCAL")
+
+
+def specs_of(run: RunSpec) -> list[RunSpec]:
+    """A run and those it builds on."""
+    return [run, *(spec for parent in run.parents.values() for spec in specs_of(parent))]
+
+
+def test_tables_say_what_their_numbers_hang_on():
+    for table in tables():
+        cells = [cell for row in table.rows for cell in row.cells.values()]
+        sides = [side for c in cells for side in ((c.before, c.after) if isinstance(c, Pair) else (c,))]
+        specs = [spec for side in sides for spec in specs_of(side)]
+        names = {data.name for spec in specs for data in spec.data}
+        notes = " ".join(table.notes)
+        assert ("crowd annotations" in notes) == any(n.startswith("coco") and n != "coco_mval800" for n in names)
+        assert ("--min-iou" in notes) == ("pascal/ext" in names)
+        if any(spec.protocol != "focus" for spec in specs):
+            assert "threshold" in notes
+        if table.paper == "iog" and cells:
+            assert "the best epoch is published" in notes
 
 
 def test_columns_may_share_a_training_and_differ_in_what_is_shown():

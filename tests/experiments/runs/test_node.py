@@ -62,7 +62,7 @@ def test_first_weights_are_known_by_content_and_asked_for_where_the_method_says(
 def test_the_same_runs_in_other_roles_are_another_run(store):
     node = evaluation_node(find_spec("dextr-8/5-points"), CONDITIONS, 0)
     start = node.model.start
-    other = replace(node.model, parents={"start": start.start or node.model})
+    other = replace(node.model, parents={"start": start.start or node.model, "corrects": start})
     assert other.hash != node.model.hash
     stages = {"model": node.model, "first_stage": start}
     swapped = {"model": start, "first_stage": node.model}
@@ -70,7 +70,7 @@ def test_the_same_runs_in_other_roles_are_another_run(store):
 
 
 def test_a_method_refuses_parents_that_it_does_not_take(store):
-    node = evaluation_node(find_spec("dextr-8/5-points"), CONDITIONS, 0).model
+    node = evaluation_node(find_spec("dextr-8/4-points-all"), CONDITIONS, 0).model
     with pytest.raises(ValueError, match="DEXTR takes no run as 'extractor'; it takes: start"):
         assert replace(node, parents={"extractor": node.start}).hash
 
