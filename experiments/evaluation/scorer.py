@@ -23,7 +23,7 @@ from datamodules.index import ObjectIndex
 from datamodules.objects import evaluation_loader
 from experiments.composition.building import sample_recipe
 from experiments.composition.tree import Tree
-from experiments.console import without_hints
+from experiments.console import trainers_manners
 from experiments.evaluation.rows import RowWriter
 from lightning_modules.interactive import NotFinite, finite
 
@@ -180,7 +180,7 @@ def run_through(scorer: Scorer, model_run: str) -> Trainer:
     All processes are through when this returns.
     """
     settings, scorer.model_run = scorer.config["trainer"], model_run
-    with without_hints():
+    with trainers_manners():
         trainer = Trainer(
             accelerator=settings["accelerator"],
             devices=settings["devices"],

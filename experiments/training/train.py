@@ -15,7 +15,7 @@ from datamodules.ranges import Range, from_environment
 from experiments.composition.building import instantiate
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
-from experiments.console import without_hints
+from experiments.console import trainers_manners
 from experiments.runs.folder import RunFolder
 from experiments.runs.identity import MACHINE, data_in_training, model_in_training, without
 from experiments.runs.models import load_model
@@ -60,7 +60,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
     config, data = node.opened, node.config["data"]["init_args"]
     last = folder.path / "last.ckpt"
     minutes = from_environment("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES, Range(0))
-    with without_hints():
+    with trainers_manners():
         cli = instantiate(
             config,
             logger=loggers(config, folder.path),
@@ -78,10 +78,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             cli.model.to(memory_format=torch.channels_last)
         if last.exists() and trainer.is_global_zero:
             print(f"  {title}: continuing from {last}", flush=True)
-        try:
-            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from None
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if last.exists() else None)
     if not trainer.is_global_zero:
         return None
     join_logs(folder.path)

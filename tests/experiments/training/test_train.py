@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from experiments.runs.node import Node
 from experiments.training import train as training
 from experiments.training.callbacks import FiniteLoss
 from lightning_modules.dextr import DEXTR
+from tests.experiments.processes import forked
 from tests.experiments.tiny import TINY
 
 
@@ -119,23 +119,22 @@ def test_a_checkpoint_never_cuts_an_accumulated_step(store, monkeypatch):
     assert_same_weights(weights_of({"run": resumed["parents"]["model"]}), weights)
 
 
-@pytest.mark.slow
-def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch):
-    longer = ["--trainer.max_epochs=40"]
+def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch, tmp_path):
+    longer = ["--trainer.max_epochs=6"]
     (whole,) = fit.run([*TINY, *longer])
     killed_root = store.with_name("killed")
     monkeypatch.setenv("RUNS_ROOT", str(killed_root))
-    monkeypatch.setenv("CHECKPOINT_MINUTES", "0.005")
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
     run = killed_root / whole["parents"]["model"]
-    process = subprocess.Popen(command(*longer), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked(lambda: fit.run([*TINY, *longer]), tmp_path / "log")
     while not (run / "last.ckpt").exists() and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert (run / "last.ckpt").exists()
     assert not (run / "record.json").exists()
     reached = torch.load(run / "last.ckpt", weights_only=False)["global_step"]
-    assert 0 < reached < 240
+    assert 0 < reached < 36
     (resumed,) = fit.run([*TINY, *longer])
     assert resumed["run"] == whole["run"]
     killed = weights_of({"run": resumed["parents"]["model"]})
