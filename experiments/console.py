@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments import ends
+
 DASH = "\N{EN DASH}"
 Spread = tuple[float, float | None]  # a mean over seeds and its standard deviation, None with one seed
 
@@ -56,7 +58,7 @@ def sentence(error: BaseException) -> str:
     if "Original Traceback" in text:  # from a loader's worker: what it said stands last, behind its kind
         text = text.strip().splitlines()[-1].partition(": ")[2]
     text = " ".join(text.split())
-    return text if isinstance(error, (ValueError, OSError)) and text else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, ends.OWN_WORDS) and text else f"{type(error).__name__}: {text}"
 
 
 @cache
@@ -102,19 +104,25 @@ def one_sentence(main: Callable[[], object]) -> None:
     """Run a command; errors that a user can mend end it with their sentence alone."""
     try:
         main()
-    except (ValueError, OSError) as error:
-        if os.environ.get("TRACEBACK", "0") not in ("", "0"):
+    except BaseException as error:
+        ends.wait_for_the_end(error)
+        if isinstance(error, KeyboardInterrupt):
+            print(f"interrupted; {ends.GOES_ON}", file=sys.stderr)
+            raise SystemExit(130) from None
+        if not isinstance(error, ends.OWN_WORDS) or os.environ.get("TRACEBACK", "0") not in ("", "0"):
             raise
         print(f"error: {sentence(error)}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 @contextlib.contextmanager
-def without_hints() -> Iterator[None]:
-    """Leave out Lightning's advice about what is meant to be as it is."""
+def trainers_manners() -> Iterator[None]:
+    """Around what a Trainer of Lightning does: no advice about what is meant to be as it is, and our ends.
+
+    An interrupt stays one, where Lightning ends with code 1, or 0; a command watches the processes of its group itself.
+    """
+    from pytorch_lightning.strategies.launchers import subprocess_script
+
     hints = [
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*does not have many workers.*",
@@ -125,4 +133,9 @@ def without_hints() -> Iterator[None]:
     with warnings.catch_warnings():
         for hint in hints:
             warnings.filterwarnings("ignore", message=hint)
-        yield
+        if ends.watching:
+            subprocess_script._launch_process_observer = ends.lead  # type: ignore[assignment]
+        try:
+            yield
+        except SystemExit:
+            raise KeyboardInterrupt from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from datamodules.clicks.points import Points
@@ -27,3 +29,28 @@ class Interactive(Protocol):
             previous_mask: (B, 1, H, W) float of 0 and 1 on the crops' grid, the last logits above the threshold; before
                 the first, the mask that the objects start from. None where there is neither.
         """
+
+
+class NotFinite(ValueError):
+    """A network's answer that is no number; `place` is the object's in its batch."""
+
+    def __init__(self, value: float, place: int) -> None:
+        super().__init__(f"the network answers {value} somewhere, which says neither object nor background")
+        self.place = place
+
+
+def finite(logits: Tensor, looked_at: Sequence[bool] | None = None) -> Tensor:
+    """The same logits (B, ...). Raises NotFinite for the first object with one that is not finite: NaN is above or
+    below every threshold, as the comparison goes.
+
+    Args:
+        looked_at: of the batch's objects, those whose answers count; all without.
+    """
+    wrong = ~torch.isfinite(logits).flatten(1).all(1).cpu()
+    if looked_at is not None:
+        wrong &= torch.tensor(looked_at)
+    if bool(wrong.any()):
+        place = int(wrong.nonzero()[0])
+        answers = logits[place]
+        raise NotFinite(float(answers[~torch.isfinite(answers)][0]), place)
+    return logits

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from datamodules.clicks.inside_outside import inside_point
 from datamodules.clicks.points import PointKind, Points
 from lightning_modules.corrections import pool
-from lightning_modules.interactive import Interactive
+from lightning_modules.interactive import Interactive, finite
 
 
 class TwoStageState(NamedTuple):
@@ -44,7 +44,7 @@ class TwoStage(nn.Module):
         if not bool(outside.valid.any(1).all()):
             raise ValueError("two-stage prediction begins with a box, got an object without outside points")
         logits, _ = self.first.predict(self.first.start(image, outside), outside)
-        masks = (torch.sigmoid(logits.float()) > self.threshold)[:, 0].cpu().numpy()
+        masks = (torch.sigmoid(finite(logits).float()) > self.threshold)[:, 0].cpu().numpy()
         found = np.stack(list(pool().map(_click, masks, box_centres(outside).cpu().numpy())))
         inside = torch.from_numpy(found).to(points.xy)
         return TwoStageState(inside, self.second.start(image, with_inside(points, inside)))

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("datamodules", "lightning_modules", "experiments")  # lowest first
 # The rooms of experiments/, lowest first: each may import from those before it. Commands stand on top of them all.
 ROOMS = (
+    "ends",
     "console",
     "options",
     "pictures",

@@ -25,7 +25,7 @@ from datamodules.clicks.rules import RULES, ClickRule
 from datamodules.names import by_name
 from experiments.evaluation.pasting import Paste
 from experiments.evaluation.simulated_user import SimulatedUser
-from lightning_modules.interactive import Interactive
+from lightning_modules.interactive import Interactive, finite
 
 FIRST_OF_TIES = ("ritm",)  # its authors click the first of equally good pixels in raster order, others any of them
 
@@ -48,6 +48,7 @@ def click_through(
 
     Args:
         each: `map`, or a thread pool's.
+    Raises NotFinite for an answer that is no number.
     """
     sizes = [(int(user.mask.shape[0]), int(user.mask.shape[1])) for user in users]
     points, previous, state = batch.clicks, _start_masks(batch, users), None
@@ -60,7 +61,7 @@ def click_through(
             if logits.is_cuda:
                 torch.cuda.synchronize(logits.device)  # what follows is not the network's time
             seconds = (time.perf_counter() - started) / sum(active)
-            above = logits > paste.logit
+            above = finite(logits, active) > paste.logit
             previous = _held(previous, above.float(), active)
             for user, prediction, new in zip(users, paste.masks(logits, above, batch, sizes), active, strict=True):
                 if new:

@@ -48,7 +48,7 @@ class Evaluation(Kind):
         """See Kind."""
         how, settings = protocol_of(node.config)
         scorer = how.scorer(node, folder.path)
-        trainer = run_through(scorer)
+        trainer = run_through(scorer, node.model.hash)
         if not trainer.is_global_zero:
             return None
         metrics = how.summarise(merge_rows(folder.path, scorer.units, trainer.world_size), settings)

@@ -23,8 +23,9 @@ from datamodules.index import ObjectIndex
 from datamodules.objects import evaluation_loader
 from experiments.composition.building import sample_recipe
 from experiments.composition.tree import Tree
-from experiments.console import without_hints
+from experiments.console import trainers_manners
 from experiments.evaluation.rows import RowWriter
+from lightning_modules.interactive import NotFinite, finite
 
 PICTURES = 12
 
@@ -37,6 +38,8 @@ class Scorer(LightningModule):
         config: the composed tree of the evaluation, its data opened.
         folder: gets the rows, and pictures.
     """
+
+    model_run = ""  # whose network this is: the hash of its training
 
     def __init__(self, model: Any, config: Tree, folder: Path) -> None:
         super().__init__()
@@ -66,9 +69,23 @@ class Scorer(LightningModule):
         self._rows = RowWriter(self.folder, self.global_rank, self.columns)
         self._done, self._shown = 0, time.monotonic()
 
+    def rows_of(self, batch: Any) -> list[list[Any]]:
+        """The rows of a batch. Raises ValueError that names run and object where the network answers no number."""
+        try:
+            return list(self.score(batch))
+        except NotFinite as error:
+            raise ValueError(
+                f"run {self.model_run}, {self.in_words(batch, error.place)}: {error}; its weights cannot be used, "
+                "train it anew with a lower model.optimizer.lr or with trainer.precision=32-true"
+            ) from None
+
+    def in_words(self, batch: Any, place: int) -> str:
+        """A batch's unit by the name that its data set gives it."""
+        return f"number {place + 1} of a batch"
+
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Write the rows of a batch; every 15 seconds say how far it is."""
-        self._rows.write(list(self.score(batch)))
+        self._rows.write(self.rows_of(batch))
         self._done += len(batch)
         if self.trainer.is_global_zero and time.monotonic() - self._shown > 15:
             self._shown = time.monotonic()
@@ -123,7 +140,7 @@ class ObjectScorer(Scorer):
         """(B, H, W): what the method answers to the first clicks, on the crops' grid."""
         clicks = batch.clicks
         logits, _ = self.model.predict(self.model.start(batch.image, clicks), clicks)
-        return torch.sigmoid(logits.float())[:, 0].cpu().numpy()
+        return torch.sigmoid(finite(logits).float())[:, 0].cpu().numpy()
 
     def clicked(self, batch: Batch, i: int) -> tuple[NDArray[np.float64], list[int]]:
         """An object's first clicks (K, 2), in pixels of its image, and their kinds."""
@@ -134,6 +151,11 @@ class ObjectScorer(Scorer):
     def position(self, object_id: int) -> int:
         """Where an object stands in the index."""
         return int(self._order[np.searchsorted(self._sorted_ids, object_id)])
+
+    def in_words(self, batch: Batch, place: int) -> str:
+        """See Scorer."""
+        position = self.position(int(batch.object_id[place]))
+        return f"object {self.index.native_id[position]} of {self.index.image_path(position)}"
 
     def description(self, position: int) -> list[Any]:
         """The values of `described`."""
@@ -152,10 +174,13 @@ class ObjectScorer(Scorer):
         return self.folder / "pictures" / f"{position:07d}-iou{100 * iou:04.1f}.png"
 
 
-def run_through(scorer: Scorer) -> Trainer:
-    """Let a scorer see its units, on the devices of its recipe; all processes are through when this returns."""
-    settings = scorer.config["trainer"]
-    with without_hints():
+def run_through(scorer: Scorer, model_run: str) -> Trainer:
+    """Let a scorer of this run's network see its units, on the devices of its recipe.
+
+    All processes are through when this returns.
+    """
+    settings, scorer.model_run = scorer.config["trainer"], model_run
+    with trainers_manners():
         trainer = Trainer(
             accelerator=settings["accelerator"],
             devices=settings["devices"],

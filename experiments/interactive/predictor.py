@@ -20,7 +20,7 @@ from experiments.evaluation.pasting import Paste, box_kept, stretched
 from experiments.evaluation.settings import ClickSettings, MaskSettings, read_settings
 from experiments.interactive.first_clicks import Opening, within
 from experiments.runs.models import finished_training, load_model
-from lightning_modules.interactive import Interactive
+from lightning_modules.interactive import Interactive, NotFinite, finite
 
 
 class Predictor:
@@ -45,7 +45,7 @@ class Predictor:
         box: str = "tight",
         corrections: int | None = None,
     ) -> None:
-        self.model, self.recipe = model, recipe
+        self.model, self.recipe, self.run = model, recipe, ""
         self.threshold, self.stretch = threshold, stretch
         self.paste, self.box = paste, box
         self.corrections = corrections
@@ -65,7 +65,9 @@ class Predictor:
     def from_run(cls, reference: str | Path) -> Predictor:
         """From a run's folder or the beginning of its hash. Raises ValueError when it is not a finished training."""
         training = finished_training(str(reference))
-        return cls.of(load_model(training), training.config)  # type: ignore[arg-type]
+        predictor = cls.of(load_model(training), training.config)  # type: ignore[arg-type]
+        predictor.run = training.hash
+        return predictor
 
     @classmethod
     def of(cls, model: Interactive, config: Tree) -> Predictor:
@@ -150,7 +152,7 @@ class Session:
     """
 
     def __init__(self, predictor: Predictor, batch: Batch, first_clicks: NDArray, start: NDArray | None = None) -> None:
-        self.batch, self._model = batch, predictor.model
+        self.batch, self._model, self._run = batch, predictor.model, predictor.run
         self._points, self._state, self._left = batch.clicks, None, predictor.corrections
         self._full = (int(batch.image_size[0, 0]), int(batch.image_size[0, 1]))
         self._paste = Paste(predictor.threshold, predictor.paste, predictor.stretch, predictor.box)
@@ -207,12 +209,19 @@ class Session:
         return self._look()
 
     def _look(self) -> NDArray[np.bool_]:
-        """The mask after all clicks so far."""
+        """The mask after all clicks so far. Raises ValueError where the network answers no number."""
         with torch.inference_mode():
             if self._state is None:
                 self._state = self._model.start(self.batch.image, self._points)
             logits, self._state = self._model.predict(self._state, self._points, self._previous)
-        above = logits > self._paste.logit
+        try:
+            above = finite(logits) > self._paste.logit
+        except NotFinite as error:
+            clicks = " ".join(f"{x:g},{y:g}" for x, y in self.points)
+            raise ValueError(
+                f"run {self._run or 'of this model'}, the object clicked at {clicks}: {error}; its weights cannot be "
+                "used, train it anew with a lower model.optimizer.lr or with trainer.precision=32-true"
+            ) from None
         self._previous, self._logits = above.float(), logits
         self.mask = self._paste.masks(logits, above, self.batch, [self._full])[0] > 0
         return self.mask

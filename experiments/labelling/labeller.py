@@ -71,7 +71,7 @@ class Labeller(ObjectScorer):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Write the rows of a batch at once; every 15 seconds say how far it is."""
-        rows = (dict(zip(self.columns, values)) for values in self.score(batch))
+        rows = (dict(zip(self.columns, values)) for values in self.rows_of(batch))
         self._file.write("".join(f"{json.dumps(row)}\n" for row in rows).encode())
         self._file.flush()
         self._labelled += len(batch)
@@ -151,7 +151,8 @@ class Labelling(Kind):
         done = Places.of(folder.path, len(index)).done
         left, processes = int(np.count_nonzero(~done)), None
         if left:
-            trainer = run_through(Labeller(load_interactive(node), index, node.opened, folder.path, done))
+            labeller = Labeller(load_interactive(node), index, node.opened, folder.path, done)
+            trainer = run_through(labeller, node.model.hash)
             processes = trainer.world_size
         if not is_rank_zero():
             return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 from typing import Protocol
 
+from experiments import ends
 from experiments.console import sentence
 from experiments.launching.making import execute
 from experiments.runs.node import Node
@@ -53,17 +53,17 @@ class Subprocesses:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         command = [sys.executable, "-m", "experiments.execute", str(folder.path), "--title", title]
         with subprocess.Popen(command, env=environment, start_new_session=True) as group:
+            ends.started.append(group)
             try:
                 code = group.wait()
             except KeyboardInterrupt:
                 os.killpg(group.pid, signal.SIGTERM)
                 raise
             finally:  # nobody of a group outlives it, also when its first process was killed
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    group.wait(timeout=10)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(group.pid, signal.SIGKILL)
+                ends.end(group)
+                ends.started.remove(group)
         if code or folder.record is None:
-            ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise Failed(folder.why_not or f"run {folder.name} {ended}")
+            failed = Failed(folder.why_not or f"run {folder.name} was ended by {ends.by_signal(code)}")
+            ends.wait_for_the_end(failed)
+            raise failed
         return ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from experiments import ends
 from experiments.console import sentence
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.folder import RunFolder, says_where_to_write
@@ -63,10 +64,18 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
 @contextlib.contextmanager
 def explained(folder: RunFolder) -> Iterator[None]:
     """Leave an error's sentence in the run's folder, for who waits for this process; the first of a group tells."""
+
+    def tell(why: str) -> None:
+        with contextlib.suppress(FileExistsError), open(folder.problem, "x") as file:
+            file.write(why)
+
+    ends.told.append(tell)
     try:
         yield
     except Exception as error:
-        with contextlib.suppress(FileExistsError), open(folder.problem, "x") as file:
-            file.write(sentence(error))
+        ends.wait_for_the_end(error)
+        tell(sentence(error))
         raise
+    finally:
+        ends.told.remove(tell)
     folder.problem.unlink(missing_ok=True)

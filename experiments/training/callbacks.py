@@ -34,6 +34,53 @@ class KeyedSteps(Callback):
         torch.manual_seed(seed_of(self.seed, step, trainer.global_rank, STEP))
 
 
+class FiniteLoss(Callback):
+    """Ends a training whose loss is no number, before such a loss changes the weights or a checkpoint holds them.
+
+    On a GPU it is looked at every few steps, since looking waits for the device; the first bad step is known then, too.
+    """
+
+    def __init__(self, look_every: int = 20) -> None:
+        self.look_every, self._calls = look_every, 0
+        self._first: torch.Tensor | None = None  # (step, loss) of the first loss that was no number; step -1 without
+
+    def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: torch.Tensor) -> None:
+        """Remember the first loss of a pass that is no number."""
+        now = torch.stack([loss.new_full((), trainer.global_step + 1, dtype=torch.float32), loss.detach().float()])
+        before = now.new_tensor([-1.0, 0.0]) if self._first is None else self._first
+        self._first = torch.where((before[0] < 0) & ~torch.isfinite(now[1]), now, before)
+        self._calls += 1
+        if self._due(loss):
+            self._look(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """No checkpoint after a bad step."""
+        self._look(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """The last steps, and the weights that they left. Raises ValueError for one that is no number."""
+        self._look(trainer)
+        for name, weight in module.state_dict().items():
+            if not bool(torch.isfinite(weight).all()):
+                raise ValueError(f"after step {trainer.global_step} {name} is not finite: {_lower(trainer)}")
+
+    def _due(self, loss: torch.Tensor) -> bool:
+        return loss.device.type == "cpu" or self._calls % self.look_every == 0
+
+    def _look(self, trainer: Trainer) -> None:
+        if self._first is not None and (step := int(self._first[0])) >= 0:
+            raise ValueError(
+                f"the loss is {float(self._first[1])} at step {step} of {int(trainer.estimated_stepping_batches)}: "
+                f"{_lower(trainer)}"
+            )
+
+
+def _lower(trainer: Trainer) -> str:
+    rates = sorted({group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups})
+    exact = "" if trainer.precision == "32-true" else f", or write trainer.precision=32-true (now {trainer.precision})"
+    return f"training ends without a record; lower model.optimizer.lr (it is {rates[-1]:.3g} here){exact}"
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints appear whole: written beside their place, then renamed. A kill or a full disk leaves the last one."""
 

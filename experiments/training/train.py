@@ -15,12 +15,19 @@ from datamodules.ranges import Range, from_environment
 from experiments.composition.building import instantiate
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
-from experiments.console import without_hints
+from experiments.console import trainers_manners
 from experiments.runs.folder import RunFolder
 from experiments.runs.identity import MACHINE, data_in_training, first_weights, model_in_training, without
 from experiments.runs.models import load_model
 from experiments.runs.node import LISTS, Kind, Made, Node
-from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints, whole_checkpoint
+from experiments.training.callbacks import (
+    AtomicCheckpointIO,
+    FiniteLoss,
+    KeyedSteps,
+    Progress,
+    checkpoints,
+    whole_checkpoint,
+)
 from experiments.training.logs import join_logs, loggers, own_wandb_run
 from lightning_modules.networks.official import load_exactly
 
@@ -65,11 +72,11 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
     config, data = node.opened, node.config["data"]["init_args"]
     last = whole_checkpoint(folder.path / "last.ckpt")
     minutes = from_environment("CHECKPOINT_MINUTES", CHECKPOINT_MINUTES, Range(0))
-    with without_hints():
+    with trainers_manners():
         cli = instantiate(
             config,
             logger=loggers(config, folder.path),
-            callbacks=[KeyedSteps(config["seed"]), checkpoints(folder.path, minutes), Progress(title)],
+            callbacks=[KeyedSteps(config["seed"]), FiniteLoss(), checkpoints(folder.path, minutes), Progress(title)],
             plugins=[{"class_path": "experiments.training.callbacks.AtomicCheckpointIO"}],
             default_root_dir=str(folder.path),
             enable_progress_bar=False,
@@ -83,10 +90,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             cli.model.to(memory_format=torch.channels_last)
         if last is not None and trainer.is_global_zero:
             print(f"  {title}: continuing from {last}", flush=True)
-        try:
-            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from None
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last)
     if not trainer.is_global_zero:
         return None
     join_logs(folder.path)

@@ -35,7 +35,10 @@ def threshold_sweep(
     Args:
         probability, mask, void: (H, W) of the window in which something can be predicted.
         outside: object pixels (labelled) outside that window: they are missed at every threshold.
+    Raises ValueError for a probability that is NaN: it would count as above all of them.
     """
+    if np.isnan(probability).any():
+        raise ValueError(f"a probability is NaN, of {np.isnan(probability).sum():,} of {probability.size:,} pixels")
     thresholds = thresholds.astype(probability.dtype)  # as `probability > t` does: 204 / 255 is not above 0.8
     level = np.searchsorted(thresholds, probability.ravel(), side="left")  # how many thresholds it exceeds
     inside = mask.ravel() > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -37,6 +36,7 @@ from experiments.runs.folder import RunFolder
 from experiments.runs.naming import LABELS
 from experiments.runs.node import Node, in_order
 from experiments.runs.reading import load_node
+from tests.experiments.processes import forked
 from tests.experiments.tiny import SHRUNK, TINY
 
 CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))
@@ -324,26 +324,28 @@ def test_a_label_run_is_named_by_what_its_masks_depend_on(store):
     assert same.hash == labelling_of(model).hash
 
 
-@pytest.mark.slow
-def test_a_killed_process_goes_on_where_it_was(store, tmp_path):
-    rng, count = np.random.default_rng(1), 400
-    boxes = [[*rng.integers(0, 20, 2).tolist(), *rng.integers(8, 24, 2).tolist()] for _ in range(count)]
-    model, file = untrained(*OUTSIDE), boxes_file(tmp_path / "data", boxes)
-    command = ["--run", model.hash, "--boxes", file]
-    label.main([*command, "--out", str(tmp_path / "whole.json")])
-    (folder,) = [run for run in store.iterdir() if (run / LABELS).exists()]
+def test_a_killed_process_goes_on_where_it_was(store, discs, tmp_path, monkeypatch):
+    node = labelling_of(untrained(), test=[{"name": "pascal/val", "limit": 30}])
+    execute(node)
+    whole = (node.folder.path / LABELS).read_text()
     for name in (LABELS, "record.json"):
-        (folder / name).unlink()
-    killed = subprocess.Popen([sys.executable, "-m", "experiments.label", *command])
-    part = folder / "labels.0.jsonl"
-    while not part.exists() or part.stat().st_size < 5_000:
-        assert killed.poll() is None, "it was through before it could be killed"
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert 0 < len(part.read_text().splitlines()) < count
-    label.main([*command, "--out", str(tmp_path / "again.json")])
-    assert (tmp_path / "again.json").read_text() == (tmp_path / "whole.json").read_text()
+        (node.folder.path / name).unlink()
+
+    def predict(self, state, points, previous_mask=None, quick=Disc.predict):
+        time.sleep(0.05)
+        return quick(self, state, points, previous_mask)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Disc, "predict", predict)
+        killed, part = forked(lambda: execute(node), tmp_path / "log"), node.folder.path / "labels.0.jsonl"
+        while not part.exists() or not part.read_text():
+            assert killed.poll() is None, "it was through before it could be killed"
+            time.sleep(0.01)
+        killed.kill()
+        killed.wait()
+    assert 0 < len(part.read_text().splitlines()) < 30
+    execute(node)
+    assert (node.folder.path / LABELS).read_text() == whole
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,9 @@ from experiments.console import one_sentence
 from experiments.runs.folder import RunFolder
 from experiments.runs.node import Node
 from experiments.training import train as training
+from experiments.training.callbacks import FiniteLoss
+from lightning_modules.dextr import DEXTR
+from tests.experiments.processes import forked
 from tests.experiments.tiny import TINY
 
 
@@ -117,23 +119,22 @@ def test_a_checkpoint_never_cuts_an_accumulated_step(store, monkeypatch):
     assert_same_weights(weights_of({"run": resumed["parents"]["model"]}), weights)
 
 
-@pytest.mark.slow
-def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch):
-    longer = ["--trainer.max_epochs=40"]
+def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch, tmp_path):
+    longer = ["--trainer.max_epochs=6"]
     (whole,) = fit.run([*TINY, *longer])
     killed_root = store.with_name("killed")
     monkeypatch.setenv("RUNS_ROOT", str(killed_root))
-    monkeypatch.setenv("CHECKPOINT_MINUTES", "0.005")
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
     run = killed_root / whole["parents"]["model"]
-    process = subprocess.Popen(command(*longer), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked(lambda: fit.run([*TINY, *longer]), tmp_path / "log")
     while not (run / "last.ckpt").exists() and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert (run / "last.ckpt").exists()
     assert not (run / "record.json").exists()
     reached = torch.load(run / "last.ckpt", weights_only=False)["global_step"]
-    assert 0 < reached < 240
+    assert 0 < reached < 36
     (resumed,) = fit.run([*TINY, *longer])
     assert resumed["run"] == whole["run"]
     killed = weights_of({"run": resumed["parents"]["model"]})
@@ -195,6 +196,37 @@ def test_the_record_says_how_live_statistics_saw_the_batch(store):
 def test_a_batch_that_does_not_split_is_refused_in_one_sentence(store):
     with pytest.raises(ValueError, match="does not split over 1 processes x 3"):
         fit.run([*TINY, "--trainer.accumulate_grad_batches=3"])
+
+
+def test_a_loss_that_is_no_number_ends_training_without_a_record(store, monkeypatch):
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
+    wild = [*TINY, "--model.optimizer.lr=1e9", "--no-test"]
+    with pytest.raises(ValueError, match=r"^the loss is \S+ at step \d+ of 12: .* lower model.optimizer.lr \(it is 9"):
+        fit.run(wild)
+    (folder,) = store.iterdir()
+    assert not (folder / "record.json").exists()
+    assert not (folder / "weights.pt").exists()
+    for last in folder.glob("last.ckpt"):
+        state = torch.load(last, weights_only=False)["state_dict"]
+        assert all(torch.isfinite(weight).all() for weight in state.values())
+
+
+@pytest.mark.parametrize("bad", [3, 12])
+def test_on_a_gpu_too_no_bad_step_is_saved_or_finished(store, monkeypatch, bad):
+    """There the loss is looked at every few steps: before each checkpoint, and at the end."""
+    monkeypatch.setattr(FiniteLoss, "_due", lambda self, loss: False)
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0" if bad == 3 else "9")
+    right = DEXTR.training_step
+
+    def step(self, batch, batch_idx):
+        return right(self, batch, batch_idx) * (float("inf") if self.global_step + 1 == bad else 1.0)
+
+    monkeypatch.setattr(DEXTR, "training_step", step)
+    with pytest.raises(ValueError, match=f"^the loss is inf at step {bad} of 12"):
+        fit.run([*TINY, "--no-test"])
+    assert not list(store.glob("*/weights.pt"))
+    reached = [torch.load(last, weights_only=False)["global_step"] for last in store.glob("*/last.ckpt")]
+    assert reached == ([2] if bad == 3 else [])
 
 
 def test_identity_follows_the_data(store):
@@ -284,6 +316,8 @@ ON_TWO = """
 import sys
 from experiments import fit
 from experiments.training import train as training
+from experiments.training.callbacks import FiniteLoss
+from lightning_modules.dextr import DEXTR
 from tests.experiments.training.test_train import KeepMemory
 training.Progress = lambda title: KeepMemory(sys.argv[1])
 fit.main(sys.argv[2:])

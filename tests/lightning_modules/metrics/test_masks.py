@@ -106,3 +106,10 @@ def test_soft_masks_count_from_one_half_on_in_crops():
     mask = torch.tensor([0.49, 0.5, 1.0, 0.0]).view(1, 1, 2, 2)
     prediction = torch.tensor([False, True, True, False]).view(1, 1, 2, 2)
     assert crop_iou(prediction, mask, torch.zeros_like(mask)).tolist() == [1.0]
+
+
+def test_a_probability_that_is_no_number_is_refused_and_not_counted_as_object():
+    probability = np.full(SHAPE, 0.2, np.float32)
+    probability[0, 0] = np.nan
+    with pytest.raises(ValueError, match="a probability is NaN, of 1 of 42 pixels"):
+        threshold_sweep(probability, np.ones(SHAPE, np.uint8), None, levels)
