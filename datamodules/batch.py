@@ -1,4 +1,4 @@
-"""The contract between data and methods: one object, one sample; many samples, one Batch (DESIGN, Sec. 2)."""
+"""The contract between data and methods: one object, one sample; many samples, one Batch."""
 
 from __future__ import annotations
 

@@ -292,7 +292,7 @@ def _one_process(rank, processes, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_what_they_noted_and_hold_what_one_process_would(tmp_path, processes):
-    multiprocessing.spawn(_one_process, (processes, str(tmp_path)), nprocs=processes)
+    multiprocessing.start_processes(_one_process, (processes, str(tmp_path)), nprocs=processes, start_method="fork")
     alone = ClickMemory(masks=True)
     for epoch in range(2):
         note(alone, epoch, OBJECTS)
@@ -321,7 +321,7 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_resumes_on_two_processes(tmp_pat
     note(memory, 0, OBJECTS)
     note(memory, 1, OBJECTS[5:9])
     torch.save(memory.state_dict(), tmp_path / "state")
-    multiprocessing.spawn(_resume, (2, str(tmp_path)), nprocs=2)
+    multiprocessing.start_processes(_resume, (2, str(tmp_path)), nprocs=2, start_method="fork")
     note(memory, 1, OBJECTS)
     for rank in range(2):
         assert same(torch.load(tmp_path / f"state {rank}", weights_only=True), memory.state_dict())

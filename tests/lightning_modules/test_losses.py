@@ -196,7 +196,9 @@ def _one_process(rank: int, meeting: str, answers: str) -> None:
 def test_two_processes_have_the_gradient_of_the_joined_batch(tmp_path):
     """The second half of the objects is much larger than the first: weights of their own would not do."""
     answers = tmp_path / "answers.pt"
-    multiprocessing.spawn(_one_process, (str(tmp_path / "meeting"), str(answers)), nprocs=2)
+    multiprocessing.start_processes(
+        _one_process, (str(tmp_path / "meeting"), str(answers)), nprocs=2, start_method="fork"
+    )
     results = iter(torch.load(answers, weights_only=True))
     for loss in LOSSES:
         joined = gradient(loss, passes=1)
