@@ -114,8 +114,11 @@ class Boxes:
         return crowd
 
     def _take(self, entry: dict[str, Any]) -> None:
-        if entry.get("iscrowd") and self._is_left_out(entry):
-            return
+        if not (entry.get("iscrowd") and self._is_left_out(entry)):
+            self._keep(entry)
+
+    def _keep(self, entry: dict[str, Any]) -> None:
+        """Box, image, category and, last, its own number."""
         category = entry.get("category_id")
         x, y, width, height = entry.get("bbox") or NOWHERE
         self.boxes.extend((x, y, width, height))
@@ -168,12 +171,7 @@ class Annotations(Boxes):
             self.kinds.append(MaskKind.RLE)
             self.lengths.append(self._run_lengths(segmentation))
         self.areas.append(entry.get("area", np.nan))
-        category = entry.get("category_id")
-        x, y, width, height = entry.get("bbox") or NOWHERE
-        self.boxes.extend((x, y, width, height))
-        self.image_ids.append(entry["image_id"])
-        self.category_ids.append(-1 if category is None else category)
-        self.ids.append(entry["id"])
+        self._keep(entry)
 
     def _take_empty(self, entry: dict[str, Any]) -> None:
         if not (entry.get("iscrowd") and self._is_left_out(entry)):

@@ -100,5 +100,16 @@ def no_command_line() -> Iterator[None]:
 
 def sample_recipe(config: Tree) -> SampleRecipe:
     """The pre-processing of a composed tree."""
-    recipe: SampleRecipe = build_part(SampleRecipe, config["data"]["init_args"]["sample"])
+    recipe: SampleRecipe = build_part(SampleRecipe, sample_of(config))
     return recipe
+
+
+def sample_of(config: Tree) -> Tree:
+    """How a tree's data class shows one object. Raises ValueError where it does not: it shows images, say."""
+    data = config["data"]
+    sample: Tree | None = (data.get("init_args") or {}).get("sample")
+    if not isinstance(sample, dict):
+        raise ValueError(
+            f"{data['class_path']} shows no single objects (it has no argument `sample`), which is what this run needs"
+        )
+    return sample

@@ -35,6 +35,7 @@ def compose(
     row: Mapping[str, Any] | None = None,
     profile: str | None = None,
     overrides: Sequence[str] = (),
+    interpolated: bool = True,
 ) -> Tree:
     """The resolved tree of one run.
 
@@ -45,23 +46,9 @@ def compose(
         row: dotted keys and what a table's row changes.
         profile: `paper`, `quick`, `small` or `miniature`; None for the recipe's own.
         overrides: `key=value` of the command line, values in YAML.
+        interpolated: False leaves `${...}` as it stands, for who asks what a tree is made of and runs nothing.
     Raises ValueError with one sentence for anything that does not exist.
     """
-    tree = merged(recipe, dataset=dataset, reading=reading, row=row, profile=profile, overrides=overrides)
-    remember_typed(tree)
-    return resolve(tree)
-
-
-def merged(
-    recipe: str | Path,
-    *,
-    dataset: str | None = None,
-    reading: str | None = None,
-    row: Mapping[str, Any] | None = None,
-    profile: str | None = None,
-    overrides: Sequence[str] = (),
-) -> Tree:
-    """The same with its interpolations untouched."""
     tree = load(recipe_file(recipe))
     readings, profiles = tree.pop("readings"), tree.pop("profiles")
     typed = dict(parse_override(text) for text in overrides)
@@ -74,11 +61,14 @@ def merged(
     apply_profile(tree, load(named_file("profile", profile)))
     apply_profile(tree, chosen(profiles, profile, "profile"))
     merge(tree, typed)
-    return tree
+    if not interpolated:
+        return tree
+    remember_typed(tree)
+    return resolve(tree)
 
 
 def absent_files(tree: Any) -> dict[str, str]:
-    """Environment variables that part of a merged tree reads a file's path from and that are not set, and what then."""
+    """Variables that an uninterpolated tree reads paths of files from and that are not set, and what is read then."""
     if isinstance(tree, Mapping):
         return {name: other for value in tree.values() for name, other in absent_files(value).items()}
     found = re.findall(r"\$\{oc\.env:(\w+),([^}]*)\}", tree) if isinstance(tree, str) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from datamodules.batch import Batch
 from datamodules.index import ObjectIndex
 from datamodules.keys import rng
 from datamodules.words import data_set_in_words, in_words, name_of
+from experiments.composition.building import sample_of
 from experiments.composition.tree import Tree
 from experiments.console import Choice, Grid
 from experiments.evaluation.click_report import click_grids, click_numbers, click_pictures, click_runs
@@ -53,7 +54,7 @@ class Clicks(Protocol):
 
     def checked(self, config: Tree) -> None:
         """See Protocol."""
-        if config["evaluation"].get("clicks") is None:
+        if not isinstance(config["evaluation"].get("clicks"), Mapping):
             raise ValueError(
                 f"recipe {config['method']} has no section evaluation.clicks (rule, most, corrections, start, "
                 "targets): a run of it cannot be evaluated by clicks"
@@ -125,7 +126,7 @@ def click_choices(evaluation: Node) -> list[Choice]:
     counted = "" if objects is None else f", {objects:,} objects"
     targets = ", ".join(f"{100 * target:g}" for target in clicks.targets)
     left_out = " and ".join(record.get("left_out", ()))
-    points = config["data"]["init_args"]["sample"]["test_points"]
+    points = sample_of(config)["test_points"]
     if name_of(points) != "NoPoints":
         words, name = in_words(points), name_of(points)
         said = words if words.startswith(name) else f"{name} ({words})"

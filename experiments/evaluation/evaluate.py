@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.composition.tree import Tree
-from experiments.evaluation.protocols import Protocol, protocol
+from experiments.evaluation.protocols import PROTOCOLS, Protocol, protocol, protocol_names
 from experiments.evaluation.rows import merge_rows
 from experiments.evaluation.scorer import run_through
-from experiments.evaluation.settings import as_plain, read_settings
+from experiments.evaluation.settings import as_plain, check_section, read_settings
 from experiments.runs.folder import RunFolder
 from experiments.runs.identity import behaviour_of, data_in_evaluation
 from experiments.runs.node import Kind, Made, Node
 
 
 def protocol_of(config: Tree) -> tuple[Protocol, Any]:
-    """The protocol of a composed tree, and what it reads of its section `evaluation`."""
-    how: Protocol = protocol(config["evaluation"]["protocol"])
+    """The protocol of a composed tree, and what it reads of its section `evaluation`.
+
+    Raises ValueError in one sentence for a protocol, a key or a value that does not exist.
+    """
+    name = config["evaluation"].get("protocol")
+    if not isinstance(name, str):
+        raise ValueError(f"evaluation.protocol is {name!r}; there are: {', '.join(protocol_names())}")
+    how: Protocol = protocol(name)
+    check_section(config["evaluation"], [protocol(each).settings for each in PROTOCOLS])
     how.checked(config)
     return how, read_settings(how.settings, config["evaluation"])
 
@@ -35,6 +42,10 @@ class Evaluation(Kind):
             "precision": config["trainer"]["precision"],
             "behaviour": behaviour_of(config),
         }
+
+    def checked(self, node: Node) -> None:
+        """See Kind."""
+        protocol_of(node.config)
 
     def reads(self, config: Tree) -> list[Any]:
         """The test sets."""

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from datamodules.catalog import find
+from experiments.composition.building import sample_of
 from experiments.composition.tree import Tree
 from experiments.evaluation.evaluate import protocol_of
 from experiments.evaluation.protocols import protocol as find_protocol
@@ -51,7 +52,7 @@ def evaluation_config(
             evaluation["clicks"].update(_given(rule=rule, most=clicks))
     protocol_of(config)  # what does not exist is refused here
     if long_side is not None:
-        config["data"]["init_args"]["sample"]["long_side"] = long_side
+        sample_of(config)["long_side"] = long_side
     return on_devices(config, devices)
 
 

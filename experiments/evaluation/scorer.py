@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -86,7 +86,7 @@ class Scorer(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Write the rows of a batch; every 15 seconds say how far it is."""
         self._rows.write(self.rows_of(batch))
-        self._done += len(batch)
+        self._done += len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
         if self.trainer.is_global_zero and time.monotonic() - self._shown > 15:
             self._shown = time.monotonic()
             print(f"  evaluated {self._done * self.trainer.world_size:,} of {self.units:,}", flush=True)

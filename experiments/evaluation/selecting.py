@@ -35,6 +35,8 @@ class Selecting(Kind):
         for row in read_rows(evaluation.folder.path / "rows.csv"):
             if not row.get(metric):
                 raise ValueError(f"run {evaluation.hash} has no {metric!r} of its objects; it has {', '.join(row)}")
+            if "object_id" not in row:
+                raise ValueError(f"the rows of run {evaluation.hash} are not of single objects; nothing to select")
             seen += 1
             if float(row[metric]) < below:
                 chosen.append(row["object_id"])

@@ -5,15 +5,19 @@ What a protocol does not read determines no result of it, and so no run's name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, TypeVar
 
+from datamodules.names import hint
 from experiments.composition.building import build_part
 from experiments.composition.tree import Tree
 from experiments.evaluation.pasting import Paste
 
-SHARED = ("protocol", "test", "batch_size")  # of every protocol: which one, on what, how many at a time
+# Of every protocol: which one, on what, how many at a time; `study` is what a study reads, without any network.
+SHARED = ("protocol", "test", "batch_size", "study")
 Settings = TypeVar("Settings")
 
 
@@ -54,6 +58,10 @@ class SweepSettings(MaskSettings):
 
     thresholds: Sequence[float] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_shares("evaluation.thresholds", self.thresholds)
+
 
 @dataclass(frozen=True)
 class Clicking:
@@ -82,6 +90,8 @@ class Clicking:
             raise ValueError(
                 f"evaluation.clicks needs at least one click, got most {self.most}, corrections {self.corrections}"
             )
+        _check_shares("evaluation.clicks.targets", self.targets)
+        _check_shares("evaluation.clicks.sweep", self.sweep)
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,36 @@ class ClickSettings(MaskSettings):
     clicks: Clicking = field(default_factory=Clicking)
 
 
+def _check_shares(name: str, values: Sequence[float]) -> None:
+    if wrong := [value for value in values if not 0 <= value <= 1]:  # NaN, too
+        raise ValueError(f"{name} are shares, 0 to 1, got {wrong[0]}")
+
+
+def check_section(evaluation: Tree, kinds: Iterable[type]) -> None:
+    """Raises ValueError for a key in none of `kinds`, the settings of all protocols, and for wrong shared values."""
+    known = {*SHARED, *(each.name for kind in kinds for each in fields(kind))}
+    for key in evaluation:
+        if key not in known:
+            raise ValueError(f"no value evaluation.{key}; {hint(key, sorted(known))}")
+    if not isinstance(evaluation.get("test"), list):
+        raise ValueError(f"evaluation.test is a list of data sets, got {evaluation.get('test')!r}")
+    size = evaluation.get("batch_size")
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"evaluation.batch_size is a number of objects, 1 or more, got {size!r}")
+
+
 def read_settings(kind: type[Settings], evaluation: Tree) -> Settings:
     """What a protocol reads of a recipe's section. Raises ValueError in one sentence for a value of another type."""
     if not fields(kind):  # type: ignore[arg-type]
         return kind()
     asked = {f.name: evaluation[f.name] for f in fields(kind) if f.name in evaluation}  # type: ignore[arg-type]
-    return build_part(kind, asked)
+    return _settings(kind, json.dumps(asked, sort_keys=True))
+
+
+@cache
+def _settings(kind: type[Settings], asked: str) -> Settings:
+    """The same of values as JSON: one section names, checks, makes and describes all evaluations of a table."""
+    return build_part(kind, json.loads(asked))  # type: ignore[no-any-return]
 
 
 def as_plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datamodules.recipe import seen_in_evaluation, views_of
+from experiments.composition.building import sample_of
 from experiments.runs.models import load_model
 from experiments.runs.node import Node
 from lightning_modules.interactive import Interactive
@@ -22,7 +23,7 @@ def load_interactive(node: Node) -> Interactive:
     first_stage = node.parents.get("first_stage")
     if first_stage is None:
         return second
-    samples = [run.config["data"]["init_args"]["sample"] for run in (first_stage, node)]
+    samples = [sample_of(run.config) for run in (first_stage, node)]
     seen, wanted = map(seen_in_evaluation, samples)
     if any(seen.get(key) != wanted.get(key) for key in SEEN):
         sees, should = (f"{views_of(s)[1].in_words(s['size'])}, {s.get('test_interpolation')}" for s in samples)

@@ -16,7 +16,7 @@ from datamodules.recipe import SampleRecipe
 from datamodules.rendering import evaluation_views
 from experiments.composition.building import sample_recipe
 from experiments.composition.tree import Tree
-from experiments.evaluation.pasting import Paste, box_kept, stretched
+from experiments.evaluation.pasting import Paste
 from experiments.evaluation.settings import ClickSettings, MaskSettings, read_settings
 from experiments.interactive.first_clicks import Opening, within
 from experiments.runs.models import finished_training, load_model
@@ -172,12 +172,12 @@ class Session:
     @property
     def probability(self) -> NDArray[np.float32]:
         """(H, W) in about [0, 1]: what the threshold makes the mask from; zeros before the first click."""
-        if self._logits is None:
-            return np.zeros(self._full, np.float32)
-        crop = torch.sigmoid(self._logits.float())[0, 0].numpy()
-        box = box_kept(self._paste.box, self.batch, 0)
-        pasted = geometry.paste(crop, self.batch.crop_box[0].numpy(), self._full, box, self._paste.interpolation)
-        return stretched(pasted, beyond=False) if self._paste.stretch else pasted
+        whole = np.zeros(self._full, np.float32)
+        if self._logits is not None:
+            crop = torch.sigmoid(self._logits.float())[0, 0].numpy()
+            window, pasted = self._paste.pasted(crop, self.batch, 0)
+            whole[window] = pasted
+        return whole
 
     def click(self, x: float, y: float, positive: bool = True) -> NDArray[np.bool_]:
         """The mask (H, W) after one more click in pixels of the image; positive means "this is object"."""

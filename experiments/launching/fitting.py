@@ -20,11 +20,13 @@ from experiments.training.logs import under_agent, wandb_wanted
 def fitted(request: FitRequest) -> list[dict[str, Any]]:
     """Train and evaluate; the records of the evaluations, or of the training where there are none."""
     training = request.training
+    evaluations = request.evaluations(training)
+    for node in (training, *evaluations):  # what is wrong, or not there, is said before anything is trained
+        assert node.hash
     if is_rank_zero():
         print(f"run {training.folder.path}", flush=True)
     for made in in_order([training]):
         record = execute(made, request.config["method"])
-    evaluations = request.evaluations(training)
     if not evaluations:
         return [record]
     records = []

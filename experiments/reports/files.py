@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 
-from datamodules.files import whole_file
 from experiments.console import Choice, TextTable, show
 from experiments.pictures import Picture
 from experiments.reports.grids import banner, grids
@@ -19,6 +18,7 @@ from experiments.reports.measured import shown_by_protocol
 from experiments.reports.pages import html_page, markdown_page
 from experiments.reproduction.cells import NOT_RUN, OFF, QUOTED, REDUCED, REPRODUCED, Cell, TableResult
 from experiments.reproduction.tables import Table
+from experiments.runs.files import write_atomically
 from experiments.runs.records import Records
 
 COLOURS = {REPRODUCED: "green", OFF: "red", REDUCED: "yellow", NOT_RUN: "dim", QUOTED: "dim"}
@@ -39,10 +39,10 @@ def write_report(result: TableResult, folder: Path) -> Paths:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = _gather(result, folder)
     paths = Paths(folder / f"{name}.md", folder / f"{name}.html", folder / f"{name}.json")
-    _write(paths.markdown, markdown_page(result, pictures))
-    _write(paths.html, html_page(result, pictures, folder))
+    write_atomically(paths.markdown, markdown_page(result, pictures))
+    write_atomically(paths.html, html_page(result, pictures, folder))
     tree = as_tree(replace(result, pictures=tuple(pictures)))
-    _write(paths.json, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(paths.json, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
     return paths
 
 
@@ -136,9 +136,3 @@ def _curves(result: TableResult, home: Path) -> Iterator[Picture]:
     """The curves that the records hold, drawn into `home`."""
     for how, measured in shown_by_protocol(result):
         yield from how.pictures(measured, home)
-
-
-def _write(path: Path, text: str) -> None:
-    """A killed run leaves the old report whole."""
-    with whole_file(path) as partial:
-        partial.write_text(text)

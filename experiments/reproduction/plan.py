@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datamodules.names import nearest
-from experiments.composition.compose import compose, merged
+from experiments.composition.compose import compose
 from experiments.composition.merging import parse_override
 from experiments.composition.tree import Tree
 from experiments.evaluation.protocols import STUDIES
@@ -18,7 +18,7 @@ from experiments.reproduction.tables import load_table
 from experiments.runs.folder import RunFolder, runs_root
 from experiments.runs.identity import without_starts
 from experiments.runs.naming import NAMING, named_runs
-from experiments.runs.node import Node
+from experiments.runs.node import Node, kind_of
 from experiments.runs.reading import load_node
 
 
@@ -95,7 +95,13 @@ def _naming_node(data: RowData, conditions: Conditions, seed: int) -> Node | Non
 
 
 def check_data(nodes: Iterable[Node]) -> None:
-    """Name runs, which opens their data. Raises NoData when these are not there or broken."""
+    """Name runs, which opens their data. Raises NoData when these are not there or broken.
+
+    A value that cannot be is no matter of data: it raises ValueError, which ends a table.
+    """
+    nodes = list(nodes)
+    for run in (run for node in nodes for run in node.with_ancestors()):
+        kind_of(run.kind).checked(run)
     try:
         for node in nodes:
             assert node.hash
@@ -138,14 +144,20 @@ def first_trained_of(cell: RunSpec | Pair) -> list[RunSpec]:
     return [one for spec in specs for one in first_trained(spec)]
 
 
-def merged_row(spec: RunSpec, conditions: Conditions) -> Tree:
+def model_as_written(spec: RunSpec, conditions: Conditions) -> Tree:
     """The model of a row with its interpolations untouched; nothing of one whose weights are given."""
     if spec.protocol in STUDIES or (conditions.weights is not None and (spec.released or conditions.any_row)):
         return {}
     typed = [text for text in conditions.overrides if text.startswith("model.")]
-    said: dict[str, Any] = {"reading": spec.reading, "row": spec.differs, "profile": conditions.profile}
-    model: Tree = merged(spec.recipe, **said, overrides=typed)["model"]
-    return model
+    tree = compose(
+        spec.recipe,
+        reading=spec.reading,
+        row=spec.differs,
+        profile=conditions.profile,
+        overrides=typed,
+        interpolated=False,
+    )
+    return dict(tree["model"])
 
 
 def continued(tree: Tree) -> Tree:

@@ -9,7 +9,7 @@ from experiments.composition.compose import absent_files
 from experiments.composition.merging import parse_override
 from experiments.evaluation.evaluate import protocol_of
 from experiments.reproduction.cells import Cell, main_run, measure, not_run
-from experiments.reproduction.plan import Conditions, NoData, check_data, first_trained_of, merged_row, nodes_of
+from experiments.reproduction.plan import Conditions, NoData, check_data, first_trained_of, model_as_written, nodes_of
 from experiments.reproduction.specs import Pair, RunSpec
 from experiments.reproduction.tables import Table
 from experiments.runs.environment import git_commit
@@ -19,8 +19,7 @@ from experiments.runs.records import Records
 
 # Values that change no result, by section: a table with them typed is still the published one.
 HARMLESS = {"trainer": MACHINE, "data": (*ASIDE, "val", "val_batch_size"), "evaluation": ("batch_size",)}
-
-
+# First weights that stand in for a file that nobody named, in words.
 OTHERS = {"imagenet": "ImageNet", "": "random weights"}
 
 
@@ -105,7 +104,9 @@ def random_start(nodes: Sequence[Node]) -> str:
 def absent_start(cell: RunSpec | Pair, conditions: Conditions) -> str:
     """A note when the published first weights are a file that nobody has named, so that a cell starts from others."""
     trained = first_trained_of(cell)
-    absent = {name: other for spec in trained for name, other in absent_files(merged_row(spec, conditions)).items()}
+    absent = {
+        name: other for spec in trained for name, other in absent_files(model_as_written(spec, conditions)).items()
+    }
     said = (f"{name} not set, {OTHERS.get(other, other)} instead" for name, other in sorted(absent.items()))
     return f"published start not there: {', '.join(said)}" if absent else ""
 

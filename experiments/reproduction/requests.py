@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from experiments.composition.compose import compose
 from experiments.composition.tree import Tree
+from experiments.evaluation.evaluate import protocol_of
 from experiments.options import Parser
 from experiments.reproduction.plan import (
     BuiltOn,
@@ -63,7 +64,7 @@ class FitRequest:
             base = built_on(spec, Conditions(config["profile"], (*same, *typed)), config["seed"])
             config = composed(base.lists)
             config = continued(config) if spec.start else config
-        given = dict(_parent(text) for text in options.parent)
+        given = _parents(options.parent)
         config = continued(config) if "start" in given else config
         return cls(config, replace(base, parents={**base.parents, **given}), test=not options.no_test)
 
@@ -75,6 +76,8 @@ class FitRequest:
     def evaluations(self, training: Node) -> list[Node]:
         """One evaluation of the training per test set of the recipe; none where nobody asked."""
         tests = self.config["evaluation"]["test"] if self.test else []
+        if tests:
+            protocol_of(self.config)  # a list, say, before its items are taken
         return [evaluation_of(training, self.built_on, [test]) for test in tests]
 
 
@@ -97,9 +100,14 @@ def fit_parser(description: str = "") -> Parser:
     return parser
 
 
-def _parent(text: str) -> tuple[str, Node]:
-    """`extractor=3f2a` as the role and the finished training. Raises ValueError for what is none."""
-    role, equals, reference = text.partition("=")
-    if not equals:
-        raise ValueError(f"--parent is written ROLE=RUN, e.g. start=3f2a, got {text!r}")
-    return role, finished_training(reference)
+def _parents(texts: Sequence[str]) -> dict[str, Node]:
+    """`extractor=3f2a` as the role and the finished training. Raises ValueError for what is none, or a role twice."""
+    found: dict[str, Node] = {}
+    for text in texts:
+        role, equals, reference = text.partition("=")
+        if not equals:
+            raise ValueError(f"--parent is written ROLE=RUN, e.g. start=3f2a, got {text!r}")
+        if role in found:
+            raise ValueError(f"--parent {role}=... is given twice; a training takes one run as {role!r}")
+        found[role] = finished_training(reference)
+    return found

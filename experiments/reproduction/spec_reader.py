@@ -58,7 +58,10 @@ class RunReader:
         over = full.get("over", {})
         if not all(isinstance(values, list) and values for values in over.values()):
             raise ValueError(f"{self.where}: over is {over!r}; expected a list of values for each key")
-        built_on = {**({"start": full["start"]} if "start" in full else {}), **full.get("parents", {})}
+        parents = full.get("parents", {})
+        if not isinstance(parents, dict):
+            raise ValueError(f"{self.where}: parents is {parents!r}; expected a mapping {{role: row}}")
+        built_on = {**({"start": full["start"]} if "start" in full else {}), **parents}
         return RunSpec(
             recipe=full["recipe"],
             reading=full["reading"],

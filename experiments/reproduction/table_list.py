@@ -10,7 +10,7 @@ from rich.console import Console
 
 from experiments.composition.compose import absent_files
 from experiments.console import TextTable, show
-from experiments.reproduction.plan import Conditions, first_trained_of, merged_row
+from experiments.reproduction.plan import Conditions, first_trained_of, model_as_written
 from experiments.reproduction.tables import Table, tables
 
 PROFILES = ("paper", "quick", "small", "miniature")
@@ -42,7 +42,7 @@ def wanted_files(table: Table) -> list[str]:
     cells = [cell for row in table.rows for cell in row.cells.values()]
     models = {repr((one.recipe, one.reading, one.differs)): one for cell in cells for one in first_trained_of(cell)}
     paper = Conditions("paper")
-    return sorted({name for one in models.values() for name in absent_files(merged_row(one, paper))})
+    return sorted({name for one in models.values() for name in absent_files(model_as_written(one, paper))})
 
 
 def table_state(table: Table, reports: Path = Path("reports")) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from experiments.composition.classes import SUITE, class_paths, import_class
 from experiments.composition.tree import Tree
 from experiments.runs.files import file_digest
-from lightning_modules.networks.pretrained import find_pretrained
+from lightning_modules.networks.pretrained import IMAGENET, find_pretrained
 
 # Of a trainer: where and on what a run is made, and what only shows its progress. sync_batchnorm is among them since
 # several processes then see the statistics that one would; the record says what was done.
@@ -108,14 +108,15 @@ def start_files(model: Tree) -> dict[str, Path | None]:
 
 
 def first_weights(model: Tree) -> dict[str, dict[str, str]]:
-    """For a record: of each file of first weights the backbone with its tag, what was asked for, place and content."""
+    """For a record: of each file of first weights the backbone with its tag, the source, place and content."""
     found, files = {}, start_files(model)
     for key, (wanted, backbone) in _starts(model).items():
         path = files[key]
         if path is not None:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
-            found[key] = {"backbone": backbone, "asked": str(wanted), "file": str(path), "sha256": content}
+            source = "timm's cache of the hub" if wanted in IMAGENET else "a file of the user"
+            found[key] = {"backbone": backbone, "source": source, "file": str(path), "sha256": content}
     return found
 
 

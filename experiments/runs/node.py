@@ -51,6 +51,10 @@ class Kind(ABC):
     def identity(self, node: Node) -> Tree:
         """All that determines the result beside kind and parents, and nothing else."""
 
+    def checked(self, node: Node) -> None:
+        """Raises ValueError for what can never be made, whatever the data; asked before a run gets a name."""
+        return
+
     def reads(self, config: Tree) -> list[Any]:
         """The data sets that it reads, whose objects determine the result, too."""
         return []
@@ -115,6 +119,7 @@ class Node:
         if self.found is not None and self.as_found:
             known = self.at_home or self.found.folder.record is None
             return self.found.name if known else self._digest_of_content(self.found.name)
+        kind_of(self.kind).checked(self)
         content = {"format": FORMAT, "kind": self.kind, "parents": self.parent_hashes}
         content |= {"manifest": self.manifest} if self.reads else {}  # early: missing data says how to get it
         return digest({**content, **kind_of(self.kind).identity(self)})

@@ -34,12 +34,16 @@ from lightning_modules.networks.official import load_exactly
 CHECKPOINT_MINUTES = 5.0
 
 
+# What the store reads of every recipe, and of the arguments of every data class.
+NEEDED = ("method", "seed", "threads", "channels_last", "trainer", "evaluation")
+OF_DATA = ("train", "batch_size", "root", "seed")
+
+
 class Training(Kind):
     """Train to the end, from the last checkpoint where there is one; leaves weights.pt and metrics.csv."""
 
     def identity(self, node: Node) -> Tree:
         """The method with its loss and optimiser, what it sees of its data, the trainer, the seed."""
-        check_roles(node)
         config = node.config
         return {
             "model": model_in_training(config["model"]),
@@ -47,6 +51,16 @@ class Training(Kind):
             "trainer": without(config["trainer"], MACHINE),
             "seed": config["seed"],
         }
+
+    def checked(self, node: Node) -> None:
+        """See Kind: roles, and what the store asks of every recipe and every data class."""
+        check_roles(node)
+        data = node.config["data"]
+        for where, has, needs in (("", node.config, NEEDED), ("data.", data.get("init_args") or {}, OF_DATA)):
+            if missing := [f"{where}{key}" for key in needs if key not in has]:
+                raise ValueError(f"a training of {data['class_path']} needs {', '.join(missing)} in its recipe")
+        if not isinstance(data["init_args"]["train"], list):
+            raise ValueError(f"data.train is a list of data sets, got {data['init_args']['train']!r}")
 
     def reads(self, config: Tree) -> list[Any]:
         """The training sets."""
@@ -86,6 +100,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
         )
         trainer: Trainer = cli.trainer
         take_parents(node, cli.model)
+        started = first_weights(node.config["model"]) if trainer.is_global_zero else {}  # before they are replaced
         if config["channels_last"]:
             cli.model.to(memory_format=torch.channels_last)
         if last is not None and trainer.is_global_zero:
@@ -101,7 +116,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             "steps": trainer.global_step,
             "roots": {str(spec): str(root_of_spec(spec, data["root"])) for spec in node.reads},
             "initial_weights": initial_weights(node, cli.model),
-            "first_weights": first_weights(node.config["model"]),
+            "first_weights": started,
             "batch_statistics": batch_statistics(cli.model, trainer, data["batch_size"]),
             "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
         },
@@ -138,10 +153,15 @@ def take_parents(node: Node, model: LightningModule) -> None:
         if role == "start":
             run.load_into(model, aside=taken(node.config).values())
             continue
-        part: nn.Module = getattr(model, taken(node.config)[role])
+        name = taken(node.config)[role]
+        part = getattr(model, name, None)
+        if not isinstance(part, nn.Module):
+            raise ValueError(f"{type(model).__name__} takes a run as {role!r} for its part {name!r}, which it has not")
         network: nn.Module = load_model(run).network  # type: ignore[assignment]
         load_exactly(part, network.state_dict(), source=f"run {run.hash} as {role}")
         part.requires_grad_(False).eval()
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(f"{type(model).__name__} has nothing to train: all its weights are frozen")
 
 
 def initial_weights(node: Node, model: nn.Module) -> str:

@@ -53,7 +53,7 @@ class ResNetStages(nn.Module):
 
 
 def dilated_resnet(
-    name: str = "resnet101",
+    name: str = "resnet101.tv_in1k",
     in_channels: int = 4,
     output_stride: Literal[4, 8, 16, 32] = 8,
     dilations: list[int | list[int]] | None = None,

@@ -54,7 +54,7 @@ class CoarseToFine(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "resnet101",
+        backbone: str = "resnet101.tv_in1k",
         in_channels: int = 5,
         context: bool = True,
         fine: bool = True,

@@ -30,7 +30,7 @@ class DeepLab(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "resnet101",
+        backbone: str = "resnet101.tv_in1k",
         in_channels: int = 4,
         head: Callable[[Sequence[int]], nn.Module] | None = None,
         init: Literal["timm", "official"] = "timm",

@@ -35,7 +35,7 @@ class RegionNet(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "resnet101",
+        backbone: str = "resnet101.tv_in1k",
         in_channels: int = 4,
         channels: int = 256,
         size: int = 14,

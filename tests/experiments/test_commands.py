@@ -18,14 +18,16 @@ import yaml
 
 from datamodules.clicks.points import EXTREME_KINDS
 from experiments import evaluate, fit, predict, reproduce, sweep_local
+from experiments.composition.compose import CONFIGS
 from experiments.console import one_sentence
 from experiments.interactive.first_clicks import extreme_order
+from experiments.launching import fitting
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.runs.files import sha256_of
 from experiments.runs.folder import find_run
 from experiments.runs.reading import load_node
 from experiments.training.callbacks import AtomicCheckpointIO
-from tests.experiments.tiny import TINY
+from tests.experiments.tiny import SHRUNK, TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,6 +140,51 @@ def test_a_command_ends_without_a_traceback(tmp_path):
     assert (done.returncode, failed.returncode) == (0, 1)
     assert "Traceback" not in failed.stderr
     assert failed.stderr.strip().splitlines()[-1].startswith("error: no table 'dextr-44'; nearest:")
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("evaluation.threshold=2", "evaluation.threshold is of a probability"),
+        ("evaluation.thresholds=[0.5, 3]", "evaluation.thresholds are shares, 0 to 1, got 3"),
+        ("evaluation.clicks.targets=[85]", "evaluation.clicks.targets are shares, 0 to 1, got 85"),
+        ("evaluation.paste=quartic", "paste"),
+        ("evaluation.test=[pascl/val]", "pascal/val"),
+        ("evaluation.test=pascal/val", "evaluation.test is a list of data sets, got 'pascal/val'"),
+        ("data.train=pascal/train", "data.train is a list of data sets, got 'pascal/train'"),
+        ("evaluation.protocol=objct_iou", "did you mean 'object_iou'?"),
+        ("evaluation.protocol=null", "evaluation.protocol is None; there are: "),
+        ("evaluation.batch_size=many", "evaluation.batch_size is a number of objects, 1 or more, got 'many'"),
+        ("evaluation.batch_size=0", "evaluation.batch_size is a number of objects, 1 or more, got 0"),
+    ],
+)
+def test_what_no_evaluation_could_be_is_refused_before_anything_is_trained(here, monkeypatch, typed, sentence):
+    monkeypatch.setattr(fitting, "execute", lambda *_: pytest.fail("something was made"))
+    protocol = ["evaluation.protocol=clicks"] if "clicks" in typed else []
+    with pytest.raises(ValueError, match=re.escape(sentence)) as refused:
+        fit.run([*TINY, *protocol, typed])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_wrong_key_of_a_recipe_s_evaluation_is_refused(here):
+    recipe = (CONFIGS / "dextr.yaml").read_text().replace("  paste: cubic", "  pastee: cubic")
+    (here / "own.yaml").write_text(recipe)
+    with pytest.raises(ValueError, match=r"no value evaluation.pastee; did you mean 'paste'\?"):
+        fit.run(["--config=own.yaml", *TINY[1:]])
+
+
+def test_a_role_is_given_once(here, finished):
+    run = finished(TINY)["parents"]["model"]
+    with pytest.raises(ValueError, match="is given twice; a training takes one run as"):
+        fit.run([*TINY, "--parent", f"start={run}", "--parent", f"start={run}"])
+
+
+def test_a_value_that_cannot_be_ends_a_table_and_missing_data_does_not(here, capsys, monkeypatch):
+    with pytest.raises(ValueError, match="threshold is of a probability"):
+        reproduce.main(["dextr-4", *SHRUNK, "--rows=2", "evaluation.threshold=2"])
+    monkeypatch.setenv("DATA_ROOT", str(here / "nowhere"))
+    reproduce.main(["dextr-4", *SHRUNK, "--rows=2", "--data.root=null"])
+    assert "not run" in capsys.readouterr().out
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_no_partial_one(tmp_path, monkeypatch):

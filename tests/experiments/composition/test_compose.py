@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 
-from experiments.composition.compose import CONFIGS, absent_files, compose, merged
+from experiments.composition.compose import CONFIGS, absent_files, compose
 from experiments.composition.merging import merge, parse_data, parse_value
 from experiments.runs.node import Node
 
@@ -137,13 +137,17 @@ def test_short_and_long_names_are_the_same_run(monkeypatch):
     assert identity(monkeypatch, row={"model.guidance": "DistanceMap"}) == short
 
 
+def model_as_written(**how):
+    return compose("dextr", interpolated=False, **how)["model"]
+
+
 def test_files_that_nobody_named_are_known_by_the_variable_that_names_them(monkeypatch):
     monkeypatch.delenv("DEEPLAB_VOC_WEIGHTS", raising=False)
-    assert absent_files(merged("dextr")["model"]) == {"DEEPLAB_VOC_WEIGHTS": "imagenet"}
-    assert absent_files(merged("dextr", profile="small")["model"]) == {}
-    assert absent_files(merged("dextr", row={"model.network.pretrained": "imagenet"})["model"]) == {}
+    assert absent_files(model_as_written()) == {"DEEPLAB_VOC_WEIGHTS": "imagenet"}
+    assert absent_files(model_as_written(profile="small")) == {}
+    assert absent_files(model_as_written(row={"model.network.pretrained": "imagenet"})) == {}
     monkeypatch.setenv("DEEPLAB_VOC_WEIGHTS", "file.pth")
-    assert absent_files(merged("dextr")["model"]) == {}
+    assert absent_files(model_as_written()) == {}
 
 
 def test_every_backbone_says_which_weights_are_meant():

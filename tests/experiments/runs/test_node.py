@@ -12,11 +12,13 @@ import yaml
 from datamodules.objects import ObjectData
 from datamodules.views import Crop
 from experiments import reproduce
+from experiments.composition.building import sample_recipe
 from experiments.composition.compose import compose
 from experiments.evaluation.evaluate import protocol_of
 from experiments.reports.check import foreign_runs
 from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.runs.files import digest
+from experiments.runs.folder import RunFolder
 from experiments.runs.identity import (
     data_in_evaluation,
     data_in_training,
@@ -26,13 +28,13 @@ from experiments.runs.identity import (
     wanted_starts,
     without_starts,
 )
-from experiments.runs.models import read_run
-from experiments.runs.node import Node
+from experiments.runs.models import load_model, read_run
+from experiments.runs.node import Node, kind_of
 from experiments.runs.older import older_runs
 from experiments.runs.reading import load_node
-from experiments.training.train import check_roles
+from experiments.training.train import check_roles, take_parents
 from lightning_modules.dextr import DEXTR
-from tests.experiments.tiny import SHRUNK
+from tests.experiments.tiny import SHRUNK, TINY
 
 CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))
 
@@ -195,3 +197,39 @@ def test_a_class_of_data_or_views_is_part_of_a_run_s_name(monkeypatch):
     assert (raised["behaviour"], raised["arguments"]["sample"]["view"]["behaviour"]) == (7, 8)
     assert plain["class"] == raised["class"] == "ObjectData"
     assert data_in_evaluation(config["data"])["class"] == "ObjectData"
+
+
+def test_the_store_says_what_it_reads_of_every_recipe_and_data_class(store):
+    node = Node("train", compose("dextr", profile="miniature", overrides=SHRUNK[1:]))
+    kind_of("train").checked(node)
+    plain = {key: value for key, value in node.config.items() if key != "threads"}
+    data = {**plain["data"], "init_args": {"train": [], "root": None}}
+    with pytest.raises(ValueError, match="ObjectData needs threads in its recipe"):
+        kind_of("train").checked(replace(node, config=plain))
+    with pytest.raises(ValueError, match=r"needs data\.batch_size, data\.seed in its recipe"):
+        kind_of("train").checked(replace(node, config={**node.config, "data": data}))
+
+
+@pytest.mark.parametrize(("part", "sentence"), [("extractor", "which it has not"), ("network", "nothing to train")])
+def test_a_part_that_another_run_fills_is_there_and_leaves_something_to_train(part, sentence, finished, monkeypatch):
+    start = read_run(finished(TINY)["parents"]["model"])
+    training = Node("train", start.config, {"teacher": start})
+    monkeypatch.setattr(DEXTR, "takes", {"teacher": part}, raising=False)
+    with pytest.raises(ValueError, match=sentence):
+        take_parents(training, load_model(start))
+
+
+def test_rows_without_a_number_of_an_object_cannot_be_selected_from(finished):
+    evaluation = read_run(finished(TINY)["run"])
+    (evaluation.folder.path / "rows.csv").write_text("position,iou\n0,0.5\n")
+    (evaluation.folder.path / "record.json").write_text("{}")  # which has no digest of them
+    selecting = Node("select", evaluation.config, {"evaluation": evaluation}, rule={"metric": "iou", "below": 0.9})
+    with pytest.raises(ValueError, match="are not of single objects; nothing to select"):
+        kind_of("select").make(selecting, RunFolder(evaluation.folder.path), "select")
+
+
+def test_a_data_class_without_single_objects_says_so():
+    config = compose("dextr", profile="miniature", overrides=SHRUNK[1:])
+    images = {"class_path": "somewhere.WholeImages", "init_args": {"train": []}}
+    with pytest.raises(ValueError, match="WholeImages shows no single objects"):
+        sample_recipe({**config, "data": images})
