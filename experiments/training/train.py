@@ -22,6 +22,7 @@ from experiments.runs.models import load_model
 from experiments.runs.node import LISTS, Kind, Made, Node
 from experiments.training.callbacks import AtomicCheckpointIO, KeyedSteps, Progress, checkpoints, whole_checkpoint
 from experiments.training.logs import join_logs, loggers, own_wandb_run
+from lightning_modules.networks.backbones import statistics_loaded
 from lightning_modules.networks.official import load_exactly
 
 CHECKPOINT_MINUTES = 5.0
@@ -133,6 +134,7 @@ def take_parents(node: Node, model: LightningModule) -> None:
     for role, run in node.parents.items():
         if role == "start":
             run.load_into(model, aside=taken(node.config).values())
+            statistics_loaded(model)
             continue
         part: nn.Module = getattr(model, taken(node.config)[role])
         network: nn.Module = load_model(run).network  # type: ignore[assignment]
