@@ -16,6 +16,7 @@ from experiments.runs.environment import git_commit
 from experiments.runs.identity import ASIDE, MACHINE, wanted_starts
 from experiments.runs.node import Node
 from experiments.runs.records import Records
+from lightning_modules.networks.pretrained import IMAGENET
 
 # Values that change no result, by section: a table with them typed is still the published one.
 HARMLESS = {"trainer": MACHINE, "data": (*ASIDE, "val", "val_batch_size"), "evaluation": ("batch_size",)}
@@ -93,11 +94,14 @@ def older_code(nodes: Sequence[Node]) -> str:
 
 
 def random_start(nodes: Sequence[Node]) -> str:
-    """A note when a training was to start from pretrained weights and there were none."""
+    """A note when a training was to start from pretrained weights and there were none, or only some."""
     for training in (run for node in nodes for run in node.with_ancestors() if run.kind == "train"):
         wanted = wanted_starts(training.config["model"])
-        if wanted and str((training.folder.record or {}).get("initial_weights")).startswith("random"):
+        source = str((training.folder.record or {}).get("initial_weights"))
+        if wanted and source.startswith("random"):
             return f"started from random weights: {', '.join(map(str, wanted.values()))} was not there"
+        if "random" in source and not {*wanted.values()} <= {*IMAGENET}:
+            return f"published start not whole: {source}"
     return ""
 
 

@@ -29,6 +29,7 @@ from experiments.training.callbacks import (
     whole_checkpoint,
 )
 from experiments.training.logs import join_logs, loggers, own_wandb_run
+from lightning_modules.networks.backbones import statistics_loaded
 from lightning_modules.networks.official import load_exactly
 
 CHECKPOINT_MINUTES = 5.0
@@ -152,6 +153,7 @@ def take_parents(node: Node, model: LightningModule) -> None:
     for role, run in node.parents.items():
         if role == "start":
             run.load_into(model, aside=taken(node.config).values())
+            statistics_loaded(model)
             continue
         name = taken(node.config)[role]
         part = getattr(model, name, None)

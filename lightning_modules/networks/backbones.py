@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import timm
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -14,7 +14,34 @@ from lightning_modules.networks.pretrained import load_pretrained
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
-class ResNetStages(nn.Module):
+class KeepsStatistics(nn.Module):
+    """A part of a network that knows which batch statistics its batch norms see in training.
+
+    `bn_statistics`: the batch's (live), the stored ones for ever (frozen), or the stored ones if they were `loaded` and
+    the batch's where the part began at random: frozen there, mean 0 and variance 1 would stay for ever.
+    """
+
+    bn_statistics: Literal["live", "frozen", "loaded"]
+    loaded = False
+
+    def train(self, mode: bool = True) -> Self:
+        """As ever, but frozen batch statistics stay frozen: those layers never leave eval mode."""
+        super().train(mode)
+        if self.bn_statistics == "frozen" or (self.bn_statistics == "loaded" and self.loaded):
+            for norm in batch_norms(self):
+                norm.eval()
+        return self
+
+
+def statistics_loaded(module: nn.Module) -> None:
+    """Say to every part that its weights came from elsewhere, with their statistics."""
+    for part in module.modules():
+        if isinstance(part, KeepsStatistics):
+            part.loaded = True
+            part.train(part.training)
+
+
+class ResNetStages(KeepsStatistics):
     """Stem and four stages of a ResNet, under the names that timm, torchvision and the official DEXTR share.
 
     Shape:
@@ -22,7 +49,7 @@ class ResNetStages(nn.Module):
         output: one map per stage, finest first, (B, channels[i], H / strides[i], W / strides[i]), sizes rounded up.
     """
 
-    def __init__(self, resnet: Any, strides: Sequence[int], bn_statistics: Literal["live", "frozen"]) -> None:
+    def __init__(self, resnet: Any, strides: Sequence[int], bn_statistics: Literal["live", "frozen", "loaded"]) -> None:
         super().__init__()
         self.conv1 = resnet.conv1
         self.bn1 = resnet.bn1
@@ -43,14 +70,6 @@ class ResNetStages(nn.Module):
             features.append(x)
         return features
 
-    def train(self, mode: bool = True) -> "ResNetStages":
-        """As ever, but frozen batch statistics stay frozen: those layers never leave eval mode."""
-        super().train(mode)
-        if self.bn_statistics == "frozen":
-            for norm in batch_norms(self):
-                norm.eval()
-        return self
-
 
 def dilated_resnet(
     name: str = "resnet101.tv_in1k",
@@ -60,7 +79,7 @@ def dilated_resnet(
     stride_on: Literal["conv1", "conv2"] = "conv1",
     ceil_mode: bool = False,
     bn_affine: Literal["trainable", "frozen"] = "trainable",
-    bn_statistics: Literal["live", "frozen"] = "live",
+    bn_statistics: Literal["live", "frozen", "loaded"] = "live",
     init: Literal["timm", "official"] = "timm",
     pretrained: bool | str | None = None,
     new_channels: Literal["copy_last", "zero", "random"] = "copy_last",
@@ -80,7 +99,8 @@ def dilated_resnet(
             blocks of ResNet-18 and 34 have no 1x1: their first 3x3 has it.
         ceil_mode: of the max-pooling; True in DeepLab's Caffe networks, False in DEXTR.
         bn_affine: scale and shift of batch norm; DEXTR's code does not train them.
-        bn_statistics: of the batch in training (live), or the stored ones for ever, which needs pretrained weights.
+        bn_statistics: of the batch in training (live), the stored ones for ever, which needs pretrained weights, or
+            those where there are any (loaded), see `KeepsStatistics`.
         init: timm's random start (He), or every convolution ~ N(0, 0.01) as in DEXTR's code.
         pretrained: None or False: random; True, "timm" or "imagenet": from timm's hub; else a file of these weights.
         new_channels: what the first convolution does with channels that the pretrained one lacks. Copies of its last
@@ -108,7 +128,8 @@ def dilated_resnet(
 
     backbone = ResNetStages(resnet, strides, bn_statistics)
     initialise(backbone, init)
-    backbone.weights_source = load_pretrained(backbone, name, pretrained, new_channels) or f"random ({init})"
+    source = load_pretrained(backbone, name, pretrained, new_channels)
+    backbone.weights_source, backbone.loaded = source or f"random ({init})", source is not None
     if bn_affine == "frozen":
         for norm in batch_norms(backbone):
             norm.requires_grad_(False)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones import ResNetStages, batch_norms, dilated_resnet
+from lightning_modules.networks.backbones import KeepsStatistics, ResNetStages, batch_norms, dilated_resnet
 from lightning_modules.networks.deeplab import full_precision, upsample
+from lightning_modules.networks.pretrained import load_head
 from lightning_modules.networks.xception import XceptionStages, aligned_xception, truncated_normal
 
 
@@ -37,16 +38,19 @@ class DeepLabV3Plus(nn.Module):
         head_eps: of the batch norms of pyramid and decoder.
         init: random start of what is not loaded: He, or the deviations of the authors' code (the head of both kinds of
             backbone, and Xceptions). The output layer has deviation 0.01 in both.
-        pretrained: weights of the backbone, see `dilated_resnet`.
+        pretrained: weights of the backbone, see `dilated_resnet`; of pyramid and decoder, too, if a file has them.
         new_channels: what the first convolution does with channels that the pretrained one lacks: a truncated
             normal of deviation 0.09 beside the kept RGB (`random`, as ITIS' code; DEXTR's loses RGB, too), zeros, or
             copies of its last one.
         bn_affine: scale and shift of batch norm; ITIS trains them.
-        bn_statistics: the stored ones for ever (frozen, ITIS), which needs pretrained weights, or the batch's (live).
+        bn_statistics: the stored ones for ever (frozen), the batch's (live), or the stored ones of parts that were
+            loaded, live in others (loaded): with the authors' start all are frozen.
         final_grid: of the last resize. `legacy` is TensorFlow 1's, see `legacy_upsample`; `aligned` has aligned
             corners, as every resize inside has.
         decoder_dropout: after each of the decoder's two 3x3 convolutions.
     """
+
+    behaviour: ClassVar[int] = 2  # parts that begin at random have live statistics
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class DeepLabV3Plus(nn.Module):
         pretrained: bool | str | None = None,
         new_channels: Literal["random", "zero", "copy_last"] = "random",
         bn_affine: Literal["trainable", "frozen"] = "trainable",
-        bn_statistics: Literal["frozen", "live"] = "frozen",
+        bn_statistics: Literal["frozen", "live", "loaded"] = "loaded",
         final_grid: Literal["legacy", "aligned"] = "legacy",
         decoder_dropout: tuple[float, float] = (0.0, 0.0),
         **backbone_options: Any,
@@ -109,7 +113,9 @@ class DeepLabV3Plus(nn.Module):
         for norm in batch_norms(self.head):
             norm.eps = head_eps
             norm.requires_grad_(bn_affine == "trainable")
-        self.bn_statistics, self.final_grid = bn_statistics, final_grid
+        source = load_head(self.head, pretrained)
+        self.head.loaded, self.head.weights_source = source is not None, source or "random pyramid and decoder"
+        self.head.bn_statistics, self.final_grid = bn_statistics, final_grid
         self.train()
 
     def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor:
@@ -117,22 +123,16 @@ class DeepLabV3Plus(nn.Module):
         logits = self.head(self.backbone(x)).to(x.dtype)  # under autocast, too, logits are float32
         return legacy_upsample(logits, x.shape[-2:]) if self.final_grid == "legacy" else upsample(logits, x)
 
-    def train(self, mode: bool = True) -> "DeepLabV3Plus":
-        """As ever, but frozen batch statistics stay frozen: those layers never leave eval mode."""
-        super().train(mode)
-        if self.bn_statistics == "frozen":
-            for norm in batch_norms(self):
-                norm.eval()
-        return self
 
-
-class DeepLabV3PlusHead(nn.Module):
+class DeepLabV3PlusHead(KeepsStatistics):
     """All of DeepLabv3+ that is not the backbone: pyramid, decoder and the 1x1 convolution that decides.
 
     Shape:
         input: maps of the backbone, finest first; the first (B, C, h, w) and the last are used.
         output: logits (B, classes, h, w).
     """
+
+    bn_statistics = "live"
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class ASPPWithImagePooling(nn.Module):
         if live and x.shape[0] < 2:
             raise ValueError(
                 "DeepLabv3+ with live batch statistics trains on two objects or more at a time, got one: batch norm "
-                "sees the image's average alone; take bn_statistics: frozen, or a larger batch"
+                "sees the image's average alone; take a larger batch, or bn_statistics: frozen (needs pretrained ones)"
             )
         average = upsample(self.image_pooling(x.mean(dim=(2, 3), keepdim=True)), x)
         return self.dropout(self.projection(torch.cat([average, *(branch(x) for branch in self.branches)], dim=1)))

@@ -136,3 +136,40 @@ def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str)
 def _listed(kind: str, names: list[str]) -> str:
     rest = len(names) - LISTED
     return f"  {len(names)} {kind}: {', '.join(names[:LISTED])}" + (f", and {rest} more" if rest > 0 else "")
+
+
+def deeplab_names() -> dict[str, str]:
+    """Names in DeepLab's released Xception-65 checkpoints (TensorFlow, ImageNet's or a whole DeepLabv3+) -> ours.
+
+    Ours are timm's in the backbone; pyramid and decoder lie below `head`. The output layer is left out.
+    """
+    layers = {f"xception_65/entry_flow/conv1_{n}": (f"stem.{n - 1}.conv", f"stem.{n - 1}.bn") for n in (1, 2)}
+    flows = [
+        *(f"entry_flow/block{n}/unit_1" for n in (1, 2, 3)),
+        *(f"middle_flow/block1/unit_{n}" for n in range(1, 17)),
+        *(f"exit_flow/block{n}/unit_1" for n in (1, 2)),
+    ]
+    kinds = {"depthwise": "dw", "pointwise": "pw"}
+    for number, flow in enumerate(flows):
+        theirs, ours = f"xception_65/{flow}/xception_module", f"blocks.{number}"
+        if number in (0, 1, 2, 19):  # the width changes
+            layers[f"{theirs}/shortcut"] = (f"{ours}.shortcut.conv", f"{ours}.shortcut.bn")
+        for n in (1, 2, 3):
+            for kind, short in kinds.items():
+                conv = f"{ours}.stack.conv{n}"
+                layers[f"{theirs}/separable_conv{n}_{kind}"] = (f"{conv}.conv_{short}", f"{conv}.bn_{short}")
+    head = {
+        "image_pooling": "aspp.image_pooling",
+        "aspp0": "aspp.branches.0",
+        "concat_projection": "aspp.projection",
+        "decoder/feature_projection0": "decoder.projection",
+        **{f"aspp{n}_{kind}": f"aspp.branches.{n}.{kind}" for n in (1, 2, 3) for kind in kinds},
+        **{f"decoder/decoder_conv{n}_{kind}": f"decoder.refine.{n}.{kind}" for n in (0, 1) for kind in kinds},
+    }
+    layers |= {theirs: (f"head.{ours}.0", f"head.{ours}.1") for theirs, ours in head.items()}
+    norms = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    names = {}
+    for theirs, (conv, norm) in layers.items():
+        names[f"{theirs}/{'depthwise_' * theirs.endswith('_depthwise')}weights"] = f"{conv}.weight"
+        names |= {f"{theirs}/BatchNorm/{name}": f"{norm}.{ours}" for name, ours in norms.items()}
+    return names

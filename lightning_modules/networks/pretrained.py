@@ -1,15 +1,16 @@
 """Pretrained starts of a backbone: from a file, from timm's cache or its hub; without any, training says so."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 
 import timm
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_modules.networks.official import NameTable, load_exactly, read_weights, rename
+from lightning_modules.networks.official import NameTable, deeplab_names, load_exactly, read_weights, rename
 
 IMAGENET = (True, "timm", "imagenet")
 # Of a method with such a backbone: the argument that names first weights -> the one that says which backbone they fit.
@@ -17,13 +18,15 @@ FIRST_WEIGHTS = {"network.pretrained": "network.backbone"}
 HUB_FILE = "model.safetensors"
 # Classifiers are left out (fc of ResNets, head of Xceptions); DeepLab-v2's multi-scale checkpoint, DEXTR's start, keeps
 # the ResNet below `Scale`.
-BACKBONE_NAMES: NameTable = {r"^(Scale\.)?(fc|layer5|head)\.": None, r"^Scale\.": ""}
+BACKBONE_NAMES: NameTable = {r"^(Scale\.)?(fc|layer5|head)\.": None, r"^(Scale|backbone)\.": ""}
+# Of TensorFlow's checkpoints: what only training reads, and DeepLab's output layer, which has other classes.
+LEFT_OUT = re.compile(r"^global_step$|/Momentum$|^logits/")
 
 
 def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | None, new_channels: str) -> str | None:
     """Fill a backbone; the arguments are those of `dilated_resnet`. Returns where the weights came from, or None.
 
-    A file may be of timm or torchvision, or DeepLab-v2's `MS_DeepLab_resnet_trained_VOC.pth`.
+    A file may be of timm or torchvision, DeepLab-v2's `MS_DeepLab_resnet_trained_VOC.pth`, or a whole DeepLabv3+.
 
     Stored batch statistics come along. DEXTR's code leaves them at 0 and 1 and learns them anew, which differs for the
     first fifty steps or so, and only in evaluation.
@@ -40,7 +43,7 @@ def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | Non
         )
         return None
     source = f"timm {name}" if pretrained in IMAGENET else path.name
-    weights = read_weights(path)
+    weights = read_start(path)
     weights = {ours: weight for name, weight in weights.items() if (ours := rename(name, BACKBONE_NAMES)) is not None}
 
     first = f"{conv_name}.weight"
@@ -53,6 +56,38 @@ def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | Non
             weights[first] = torch.cat([known, extra if new_channels == "copy_last" else torch.zeros_like(extra)], 1)
     load_exactly(backbone, weights, source)
     return source
+
+
+def load_head(head: nn.Module, pretrained: bool | str | None) -> str | None:
+    """Fill pyramid and decoder of DeepLabv3+, if a named file has them. Returns where they came from, or None.
+
+    The output layer stays at random, as ITIS' authors have it.
+    """
+    if not pretrained or pretrained in IMAGENET or next(head.parameters()).is_meta:
+        return None
+    path = Path(str(pretrained))
+    parts = ("head.aspp.", "head.decoder.")
+    weights = {name.removeprefix("head."): part for name, part in read_start(path).items() if name.startswith(parts)}
+    if not weights:
+        return None
+    output = {name: own for name, own in head.state_dict().items() if name.startswith("logits.")}
+    load_exactly(head, weights | output, path.name)
+    return f"pyramid and decoder of {path.name}"
+
+
+def read_start(path: Path) -> dict[str, Tensor]:
+    """The weights of a file; those of DeepLab's release under our names, and in PyTorch's order of a kernel's axes."""
+    weights = read_weights(path)
+    if not any(name.startswith("xception_65/") for name in weights):
+        return weights
+    names, read = deeplab_names(), {}
+    for name, weight in weights.items():
+        if weight.ndim == 4:  # TensorFlow: rows, columns, channels in, channels out (depthwise: per channel)
+            order = (2, 3, 0, 1) if name.endswith("/depthwise_weights") else (3, 2, 0, 1)
+            weight = weight.permute(order).contiguous()
+        if not LEFT_OUT.search(name):
+            read[names.get(name, name)] = weight
+    return read
 
 
 def find_pretrained(name: str, pretrained: bool | str | None) -> Path | None:

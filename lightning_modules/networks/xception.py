@@ -7,13 +7,13 @@ from typing import Any, Literal
 import timm
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones import batch_norms
+from lightning_modules.networks.backbones import KeepsStatistics, batch_norms
 from lightning_modules.networks.pretrained import load_pretrained
 
 STEM_STRIDE = 2
 
 
-class XceptionStages(nn.Module):
+class XceptionStages(KeepsStatistics):
     """Stem and blocks of an aligned Xception (DeepLabv3+, Fig. 4), under timm's names.
 
     The low-level map is the one that the authors' decoder takes: inside the block that goes from stride 4 to 8, after
@@ -26,7 +26,7 @@ class XceptionStages(nn.Module):
             sizes rounded up.
     """
 
-    def __init__(self, xception: Any, output_stride: int, bn_statistics: Literal["live", "frozen"]) -> None:
+    def __init__(self, xception: Any, output_stride: int, bn_statistics: Literal["live", "frozen", "loaded"]) -> None:
         super().__init__()
         self.stem, self.blocks = xception.stem, xception.blocks
         strides = [
@@ -47,21 +47,13 @@ class XceptionStages(nn.Module):
         x = block.stack[4:](low) + block.shortcut(x)
         return [low, self.blocks[self.low_level + 1 :](x)]
 
-    def train(self, mode: bool = True) -> "XceptionStages":
-        """As ever, but frozen batch statistics stay frozen: those layers never leave eval mode."""
-        super().train(mode)
-        if self.bn_statistics == "frozen":
-            for norm in batch_norms(self):
-                norm.eval()
-        return self
-
 
 def aligned_xception(
     name: str = "xception65.tf_in1k",
     in_channels: int = 3,
     output_stride: Literal[8, 16, 32] = 16,
     bn_affine: Literal["trainable", "frozen"] = "trainable",
-    bn_statistics: Literal["live", "frozen"] = "live",
+    bn_statistics: Literal["live", "frozen", "loaded"] = "live",
     init: Literal["timm", "official"] = "timm",
     pretrained: bool | str | None = None,
     new_channels: Literal["copy_last", "zero", "random"] = "copy_last",
@@ -94,7 +86,7 @@ def aligned_xception(
                 truncated_normal(layer.weight, 0.09)
     source = load_pretrained(xception, name, pretrained, new_channels)
     backbone = XceptionStages(xception, output_stride, bn_statistics)
-    backbone.weights_source = source or f"random ({init})"
+    backbone.weights_source, backbone.loaded = source or f"random ({init})", source is not None
     if bn_affine == "frozen":
         for norm in batch_norms(backbone):
             norm.requires_grad_(False)

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from lightning_modules.networks.backbones import batch_norms
+from lightning_modules.networks.backbones import batch_norms, statistics_loaded
 from lightning_modules.networks.deeplab_v3plus import ASPPWithImagePooling, Decoder, DeepLabV3Plus, legacy_upsample
+from lightning_modules.networks.official import deeplab_names
 
 TINY = {
     "backbone": "resnet10t",
@@ -126,7 +127,7 @@ def test_the_plain_network_of_iog_learns():
 def test_the_decoder_s_dropout_left_itis_as_it_was(separable_head, expected):
     """Corner logits in training, and names, from before the decoder could drop anything; the pyramid's 0.1 is drawn."""
     torch.manual_seed(0)
-    network = tiny(separable=separable_head).train()
+    network = tiny(separable=separable_head, bn_statistics="frozen").train()
     logits = network(torch.linspace(-1, 1, 2 * 5 * 32 * 32).view(2, 5, 32, 32))
     assert logits[0, 0, ::31, ::31].flatten().tolist() == pytest.approx(expected, abs=2e-5)
     names = {name.removeprefix("head.decoder.") for name in network.state_dict() if "decoder" in name}
@@ -169,7 +170,7 @@ def test_logits_have_the_size_of_the_input_whatever_it_is(output_stride, size):
 @pytest.mark.parametrize("size", [(350, 350), (480, 854)])
 def test_the_published_network_takes_the_published_sizes(size):
     with torch.device("meta"):
-        assert DeepLabV3Plus()(torch.rand(1, 5, *size)).shape == (1, 2, *size)
+        assert DeepLabV3Plus()(torch.rand(2, 5, *size)).shape == (2, 2, *size)
 
 
 def test_rates_double_where_a_cell_is_half():
@@ -224,6 +225,105 @@ def test_one_object_cannot_train_with_live_statistics_and_two_can():
     network(torch.rand(2, 5, 32, 32))
     assert not torch.equal(network.head.aspp.image_pooling[1].running_mean, before)
     network.eval()(torch.rand(1, 5, 32, 32))
+
+
+def live(part: nn.Module) -> set[bool]:
+    return {norm.training for norm in batch_norms(part)}
+
+
+def test_only_what_came_with_statistics_keeps_them(imagenet_weights, tmp_path):
+    """14 layers of a random pyramid and decoder would keep mean 0 and variance 1 for ever."""
+    backbone_alone = tiny(backbone="resnet10t", widths=None, pretrained=str(imagenet_weights["resnet10t"])).train()
+    assert (live(backbone_alone.backbone), live(backbone_alone.head)) == ({False}, {True})
+    assert len(batch_norms(backbone_alone.head)) == 14
+    torch.save(backbone_alone.state_dict(), tmp_path / "whole.pth")
+    whole = tiny(backbone="resnet10t", widths=None, pretrained=str(tmp_path / "whole.pth")).train()
+    assert (live(whole.backbone), live(whole.head)) == ({False}, {False})
+    assert (live(tiny().train()), live(tiny(bn_statistics="frozen").train())) == ({True}, {False})
+    statistics_loaded(backbone_alone)
+    assert live(backbone_alone.train()) == {False}
+    said = (backbone_alone.head.weights_source, whole.head.weights_source, whole.backbone.weights_source)
+    assert said == ("random pyramid and decoder", "pyramid and decoder of whole.pth", "whole.pth")
+
+
+def test_live_statistics_of_a_random_head_are_learned_beside_a_frozen_backbone(imagenet_weights):
+    network = tiny(backbone="resnet10t", widths=None, pretrained=str(imagenet_weights["resnet10t"])).train()
+    stored = {name: value.clone() for name, value in network.named_buffers()}
+    network(torch.rand(2, 5, 64, 64))
+    moved = {name.partition(".")[0] for name, value in network.named_buffers() if not torch.equal(value, stored[name])}
+    assert moved == {"head"}
+
+
+# Layers of DeepLab's released Xception-65 as TensorFlow names them -> ours, written down one by one.
+RELEASED = {
+    "xception_65/entry_flow/conv1_1/weights": "backbone.stem.0.conv.weight",
+    "xception_65/entry_flow/conv1_2/BatchNorm/beta": "backbone.stem.1.bn.bias",
+    "xception_65/entry_flow/block2/unit_1/xception_module/separable_conv3_depthwise/depthwise_weights": (
+        "backbone.blocks.1.stack.conv3.conv_dw.weight"
+    ),
+    "xception_65/entry_flow/block3/unit_1/xception_module/shortcut/BatchNorm/moving_variance": (
+        "backbone.blocks.2.shortcut.bn.running_var"
+    ),
+    "xception_65/middle_flow/block1/unit_1/xception_module/separable_conv1_depthwise/BatchNorm/gamma": (
+        "backbone.blocks.3.stack.conv1.bn_dw.weight"
+    ),
+    "xception_65/middle_flow/block1/unit_16/xception_module/separable_conv2_pointwise/weights": (
+        "backbone.blocks.18.stack.conv2.conv_pw.weight"
+    ),
+    "xception_65/exit_flow/block1/unit_1/xception_module/shortcut/weights": "backbone.blocks.19.shortcut.conv.weight",
+    "xception_65/exit_flow/block2/unit_1/xception_module/separable_conv3_pointwise/BatchNorm/moving_mean": (
+        "backbone.blocks.20.stack.conv3.bn_pw.running_mean"
+    ),
+    "image_pooling/weights": "head.aspp.image_pooling.0.weight",
+    "aspp0/BatchNorm/gamma": "head.aspp.branches.0.1.weight",
+    "aspp3_depthwise/depthwise_weights": "head.aspp.branches.3.depthwise.0.weight",
+    "aspp1_pointwise/BatchNorm/moving_mean": "head.aspp.branches.1.pointwise.1.running_mean",
+    "concat_projection/weights": "head.aspp.projection.0.weight",
+    "decoder/feature_projection0/weights": "head.decoder.projection.0.weight",
+    "decoder/decoder_conv0_depthwise/BatchNorm/beta": "head.decoder.refine.0.depthwise.1.bias",
+    "decoder/decoder_conv1_pointwise/weights": "head.decoder.refine.1.pointwise.0.weight",
+}
+
+
+def as_released(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A state as TensorFlow's checkpoints have it: kernels with rows and columns first, and what training leaves."""
+    theirs = {}
+    state = network.state_dict()
+    names = {ours if ours.startswith("head.") else f"backbone.{ours}": name for name, ours in deeplab_names().items()}
+    for ours, value in state.items():
+        if ours in names:
+            order = (2, 3, 0, 1) if names[ours].endswith("depthwise_weights") else (2, 3, 1, 0)
+            theirs[names[ours]] = value.permute(order).contiguous() if value.ndim == 4 else value
+    theirs["concat_projection/weights/Momentum"] = torch.zeros(1, 1, 1280, 256)
+    return theirs | {
+        "logits/semantic/weights": torch.rand(1, 1, 256, 21),
+        "logits/semantic/biases": torch.rand(21),
+        "global_step": torch.tensor(30000),
+    }
+
+
+def test_the_authors_start_is_loaded_whole_but_for_its_output_layer(tmp_path):
+    given = DeepLabV3Plus("xception65", 3)
+    with torch.no_grad():
+        for value in given.state_dict().values():
+            value.copy_(torch.rand(value.shape))
+    torch.save(as_released(given), tmp_path / "deeplab.pth")
+    network = DeepLabV3Plus("xception65", 5, pretrained=str(tmp_path / "deeplab.pth")).train()
+    ours, theirs = network.state_dict(), given.state_dict()
+    rgb = {name: value[:, :3] if "stem.0.conv" in name else value for name, value in ours.items()}
+    same = {name for name, value in rgb.items() if torch.equal(value, theirs[name])}
+    assert {name for name in ours.keys() - same if "tracked" not in name} == {"head.logits.weight", "head.logits.bias"}
+    assert live(network) == {False}
+    assert set(RELEASED.items()) <= {
+        (name, ours if ours.startswith("head.") else f"backbone.{ours}") for name, ours in deeplab_names().items()
+    }
+    assert len(deeplab_names()) == len(set(deeplab_names().values())) == 5 * len(batch_norms(network))
+
+
+def test_a_whole_checkpoint_of_another_head_is_refused_by_names_and_shapes(imagenet_weights, tmp_path):
+    torch.save(tiny(backbone="resnet10t", widths=None, decoder_channels=8).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"(?s)other\.pth holds other weights than this DeepLabV3PlusHead.*decoder"):
+        tiny(backbone="resnet10t", widths=None, pretrained=str(tmp_path / "other.pth"))
 
 
 @pytest.mark.parametrize("affine", ["trainable", "frozen"])
