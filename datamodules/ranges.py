@@ -59,7 +59,7 @@ class Range:
     def _bounds(self) -> str:
         """In words, empty without any."""
         if math.isfinite(self.least) and math.isfinite(self.most):
-            return f"between {self.least:g} and {self.most:g}"
+            return f"between {self.least:.15g} and {self.most:.15g}"
         if math.isfinite(self.above):
             return f"more than {self.above:g}"
         return f"at least {self.least:g}" if math.isfinite(self.least) else ""

@@ -58,7 +58,9 @@ def compose(
         merge(tree, load(named_file("dataset", dataset)))
     merge(tree, {"reading": reading, "profile": profile, **chosen(readings, reading, "reading")})
     merge(tree, row or {})
-    apply_profile(tree, load(named_file("profile", profile)))
+    overlay = load(named_file("profile", profile))
+    tree["promise"] = overlay.pop("promise", None)  # how long a training takes, and on what: names no run
+    apply_profile(tree, overlay)
     apply_profile(tree, chosen(profiles, profile, "profile"))
     merge(tree, typed)
     if not interpolated:

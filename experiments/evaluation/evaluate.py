@@ -23,8 +23,8 @@ def protocol_of(config: Tree) -> tuple[Protocol, Any]:
     if not isinstance(name, str):
         raise ValueError(f"evaluation.protocol is {name!r}; there are: {', '.join(protocol_names())}")
     how: Protocol = protocol(name)
-    check_section(config["evaluation"], [protocol(each).settings for each in PROTOCOLS])
     how.checked(config)
+    check_section(config["evaluation"], [protocol(each).settings for each in PROTOCOLS])
     return how, read_settings(how.settings, config["evaluation"])
 
 

@@ -121,16 +121,16 @@ def check_section(evaluation: Tree, kinds: Iterable[type]) -> None:
 
 def read_settings(kind: type[Settings], evaluation: Tree) -> Settings:
     """What a protocol reads of a recipe's section. Raises ValueError in one sentence for a value of another type."""
-    if not fields(kind):  # type: ignore[arg-type]
-        return kind()
-    asked = {f.name: evaluation[f.name] for f in fields(kind) if f.name in evaluation}  # type: ignore[arg-type]
-    return _settings(kind, json.dumps(asked, sort_keys=True))
+    names: Any = kind
+    asked = {f.name: evaluation[f.name] for f in fields(names) if f.name in evaluation}
+    settings: Settings = _settings(names, json.dumps(asked, sort_keys=True, default=str))
+    return settings
 
 
 @cache
-def _settings(kind: type[Settings], asked: str) -> Settings:
+def _settings(kind: Any, asked: str) -> Any:
     """The same of values as JSON: one section names, checks, makes and describes all evaluations of a table."""
-    return build_part(kind, json.loads(asked))  # type: ignore[no-any-return]
+    return build_part(kind, json.loads(asked)) if fields(kind) else kind()
 
 
 def as_plain(value: Any) -> Any:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from experiments import ends
+from experiments.composition.tree import Tree
 from experiments.console import sentence
+from experiments.launching.spent import FILE, spent
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.folder import RunFolder, says_where_to_write
 from experiments.runs.identity import behaviour_of
@@ -36,9 +38,10 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
             folder.prepare(node.describe())
         if rank_zero:
             folder.clear_partial()
-        started = time.perf_counter()
-        if rank_zero or not kind.alone:
-            made = kind.make(node, folder, title or f"{node.kind} {node.hash}")
+        with spent(folder.path) if rank_zero else contextlib.nullcontext(float) as seconds:
+            if rank_zero or not kind.alone:
+                with in_our_words(node.config):
+                    made = kind.make(node, folder, title or f"{node.kind} {node.hash}")
         if rank_zero:
             assert made is not None
             data = {"data": node.reads, "manifest": node.manifest} if node.reads else {}
@@ -48,7 +51,7 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
                 kind=node.kind,
                 metrics=dict(made.metrics),
                 seed=node.config["seed"],
-                seconds=time.perf_counter() - started,
+                seconds=seconds(),
                 parents=node.parent_hashes,
                 made_from=node.made_from,
                 behaviour=behaviour_of(node.config),
@@ -56,9 +59,27 @@ def execute(node: Node, title: str = "") -> dict[str, Any]:
                 **made.facts,
             )
             kind.tidy(folder)
+            (folder.path / FILE).unlink(missing_ok=True)
         if torch.distributed.is_initialized():  # from here on every process of the group finds the record
             torch.distributed.barrier()
     return folder.record or {}
+
+
+@contextlib.contextmanager
+def in_our_words(config: Tree) -> Iterator[None]:
+    """What a machine cannot do, as a ValueError that says what to write instead: the other rows of a table go on."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        sizes = (config["data"].get("init_args") or {}).get("batch_size"), config["evaluation"].get("batch_size")
+        raise ValueError(
+            "the device has not enough memory: lower data.batch_size (now {}) of a training, evaluation.batch_size "
+            "(now {}) of an evaluation, or data.sample.size".format(*sizes)
+        ) from error
+    except MisconfigurationException as error:
+        trainer = {key: config["trainer"].get(key) for key in ("accelerator", "devices")}
+        asked = ", ".join(f"trainer.{key}={value}" for key, value in trainer.items())
+        raise ValueError(f"{' '.join(str(error).split())} Asked for is {asked}; write what this machine has") from error
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from experiments.reproduction.plan import (
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
 from experiments.training.logs import profile_of_agent
+from experiments.training.values import check_values
 
 ALONE = BuiltOn()  # what is no row of a table builds on nothing
 
@@ -71,13 +72,15 @@ class FitRequest:
     @property
     def training(self) -> Node:
         """The training, after all that it builds on."""
+        check_values(self.config)
         return training_node(self.config, self.built_on)
 
     def evaluations(self, training: Node) -> list[Node]:
         """One evaluation of the training per test set of the recipe; none where nobody asked."""
-        tests = self.config["evaluation"]["test"] if self.test else []
-        if tests:
-            protocol_of(self.config)  # a list, say, before its items are taken
+        if not self.test:
+            return []
+        protocol_of(self.config)  # the section is right, before the items of its list are taken
+        tests = self.config["evaluation"]["test"]
         return [evaluation_of(training, self.built_on, [test]) for test in tests]
 
 

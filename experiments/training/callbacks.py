@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from datamodules.keys import seed_of
 from experiments.console import duration
 from experiments.runs.environment import is_rank_zero
 
+PACED, FAR = 6, 3.0  # steps until a pace is known; how many times longer than promised is worth a note
 STEP = 0x57E9  # keeps the draws of training steps apart from those of the data
 
 
@@ -117,13 +119,17 @@ def whole_checkpoint(path: Path) -> Path | None:
 
 
 class StepCheckpoint(ModelCheckpoint):
-    """Never between the passes of an accumulated step: their gradients are not in a checkpoint."""
+    """Never between the passes of an accumulated step: their gradients are not in a checkpoint.
+
+    Nor after the last step, whose metrics go into the record: who goes on from a checkpoint makes it again.
+    """
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time and the optimiser has just stepped."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and trainer.global_step < trainer.estimated_stepping_batches:
             super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
 
@@ -140,11 +146,19 @@ def checkpoints(folder: Path, minutes: float) -> ModelCheckpoint:
 
 
 class Progress(Callback):
-    """One line: epoch, loss, what is left. Rewritten in a terminal, every `seconds` in a log file."""
+    """One line: epoch, loss, what is left. Rewritten in a terminal, every `seconds` in a log file.
 
-    def __init__(self, title: str, seconds: float = 15.0) -> None:
-        self.title, self.seconds = title, seconds
-        self._started = self._shown = 0.0
+    After a few steps it says how long the training will take in all where that is far from what its profile promises.
+
+    Args:
+        title: of the training.
+        promise: `minutes` of a training and `on` which machine; None where the profile promises nothing.
+        seconds: between two lines of a log file.
+    """
+
+    def __init__(self, title: str, promise: Mapping[str, Any] | None = None, seconds: float = 15.0) -> None:
+        self.title, self.promise, self.seconds = title, promise, seconds
+        self._started = self._shown = self._paced_since = 0.0
         self._first_step = 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -156,6 +170,9 @@ class Progress(Callback):
     ) -> None:
         """Show the line when it is time."""
         now = time.monotonic()
+        if trainer.global_step - self._first_step == 1:
+            self._paced_since = now  # the first step also prepares
+        self._compare(trainer, now)
         if not trainer.is_global_zero or now - self._shown < (0.5 if sys.stderr.isatty() else self.seconds):
             return
         self._shown = now
@@ -168,6 +185,20 @@ class Progress(Callback):
         line = f"{self.title}: {epoch}, step {done}/{steps}{shown}, {duration(left)} left"
         end = "\r" if sys.stderr.isatty() else "\n"
         print(f"  {line:<100}", end=end, file=sys.stderr, flush=True)
+
+    def _compare(self, trainer: Trainer, now: float) -> None:
+        """Once, when the steps have found their pace: the projected time beside the promised one."""
+        done = trainer.global_step - self._first_step
+        if self.promise is None or not trainer.is_global_zero or done != PACED:
+            return
+        whole = (now - self._paced_since) / (PACED - 1) * int(trainer.estimated_stepping_batches)
+        if whole > FAR * 60 * self.promise["minutes"]:
+            print(
+                f"note: {self.title} will take about {duration(whole)} at this pace; its profile promises about "
+                f"{duration(60 * self.promise['minutes'])} on {self.promise['on']}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Close the line."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
 from torch import nn
 
 from datamodules.catalog import find, root_of
@@ -29,15 +31,12 @@ from experiments.training.callbacks import (
     whole_checkpoint,
 )
 from experiments.training.logs import join_logs, loggers, own_wandb_run
+from experiments.training.precision import cost_in_words, slowdown
+from experiments.training.values import check_values
 from lightning_modules.networks.backbones import statistics_loaded
 from lightning_modules.networks.official import load_exactly
 
 CHECKPOINT_MINUTES = 5.0
-
-
-# What the store reads of every recipe, and of the arguments of every data class.
-NEEDED = ("method", "seed", "threads", "channels_last", "trainer", "evaluation")
-OF_DATA = ("train", "batch_size", "root", "seed")
 
 
 class Training(Kind):
@@ -54,14 +53,9 @@ class Training(Kind):
         }
 
     def checked(self, node: Node) -> None:
-        """See Kind: roles, and what the store asks of every recipe and every data class."""
+        """See Kind: roles, and values that no training can be made with."""
+        check_values(node.config)
         check_roles(node)
-        data = node.config["data"]
-        for where, has, needs in (("", node.config, NEEDED), ("data.", data.get("init_args") or {}, OF_DATA)):
-            if missing := [f"{where}{key}" for key in needs if key not in has]:
-                raise ValueError(f"a training of {data['class_path']} needs {', '.join(missing)} in its recipe")
-        if not isinstance(data["init_args"]["train"], list):
-            raise ValueError(f"data.train is a list of data sets, got {data['init_args']['train']!r}")
 
     def reads(self, config: Tree) -> list[Any]:
         """The training sets."""
@@ -91,7 +85,12 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
         cli = instantiate(
             config,
             logger=loggers(config, folder.path),
-            callbacks=[KeyedSteps(config["seed"]), FiniteLoss(), checkpoints(folder.path, minutes), Progress(title)],
+            callbacks=[
+                KeyedSteps(config["seed"]),
+                FiniteLoss(),
+                checkpoints(folder.path, minutes),
+                Progress(title, config.get("promise")),
+            ],
             plugins=[{"class_path": "experiments.training.callbacks.AtomicCheckpointIO"}],
             default_root_dir=str(folder.path),
             enable_progress_bar=False,
@@ -100,6 +99,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             **({} if data.get("val") else {"limit_val_batches": 0}),
         )
         trainer: Trainer = cli.trainer
+        say_cost(trainer, config["trainer"]["precision"])
         take_parents(node, cli.model)
         started = first_weights(node.config["model"]) if trainer.is_global_zero else {}  # before they are replaced
         if config["channels_last"]:
@@ -122,6 +122,13 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
         },
     )
+
+
+def say_cost(trainer: Trainer, precision: str) -> None:
+    """A word on half precision where the CPU is to compute it."""
+    half = isinstance(trainer.accelerator, CPUAccelerator) and str(precision).startswith(("16", "bf16"))
+    if half and trainer.is_global_zero and (note := cost_in_words(precision, slowdown())):
+        print(note, file=sys.stderr, flush=True)
 
 
 def taken(config: Tree) -> Mapping[str, str]:

@@ -21,8 +21,9 @@ class KeepsStatistics(nn.Module):
     the batch's where the part began at random: frozen there, mean 0 and variance 1 would stay for ever.
     """
 
-    bn_statistics: Literal["live", "frozen", "loaded"]
-    loaded = False
+    bn_statistics: Literal["live", "frozen", "loaded"] = "live"
+    loaded: bool = False
+    weights_source: str = "random"  # for the record of a run
 
     def train(self, mode: bool = True) -> Self:
         """As ever, but frozen batch statistics stay frozen: those layers never leave eval mode."""
@@ -60,7 +61,6 @@ class ResNetStages(KeepsStatistics):
         self.channels: tuple[int, ...] = tuple(stage["num_chs"] for stage in stages)
         self.strides = tuple(strides)
         self.bn_statistics = bn_statistics
-        self.weights_source = "random"  # for the record of a run
 
     def forward(self, x: Tensor, stages: int = 4) -> list[Tensor]:
         x = self.maxpool(self.act1(self.bn1(self.conv1(x))))

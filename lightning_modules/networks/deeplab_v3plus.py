@@ -132,8 +132,6 @@ class DeepLabV3PlusHead(KeepsStatistics):
         output: logits (B, classes, h, w).
     """
 
-    bn_statistics = "live"
-
     def __init__(
         self,
         low_level: int,

@@ -38,7 +38,6 @@ class XceptionStages(KeepsStatistics):
         self.channels = (self.blocks[self.low_level].stack.conv2.conv_pw.out_channels, self.blocks[-1].out_channels)
         self.strides = (4, output_stride)
         self.bn_statistics = bn_statistics
-        self.weights_source = "random"  # for the record of a run
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.blocks[: self.low_level](self.stem(x))

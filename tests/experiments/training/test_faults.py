@@ -11,6 +11,7 @@ from experiments.console import say_once
 from experiments.runs.folder import RunFolder
 from experiments.training.callbacks import AtomicCheckpointIO, whole_checkpoint
 from experiments.training.logs import join_logs
+from experiments.training.train import Training
 from tests.experiments.tiny import TINY
 
 
@@ -80,3 +81,12 @@ def test_a_damaged_record_is_said_and_the_run_is_made_again(here, finished, caps
     assert json.loads((folder.path / "record.json").read_text()) == record
     left = {path.name for path in folder.path.iterdir()}
     assert left == {"config.yaml", "record.json", "rows.csv", "pictures", ".lock"}
+
+
+def test_the_last_step_is_in_no_checkpoint_so_that_its_metrics_reach_the_record(here, monkeypatch):
+    monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
+    monkeypatch.setattr(Training, "tidy", lambda *_: None)
+    (record,) = fit.run([*TINY, "--no-test"])
+    checkpoint = torch.load(here / "runs" / record["run"] / "last.ckpt")
+    assert 0 < checkpoint["global_step"] < record["steps"]
+    assert record["metrics"]
