@@ -24,8 +24,9 @@ def protocol_of(config: Tree) -> tuple[Protocol, Any]:
         raise ValueError(f"evaluation.protocol is {name!r}; there are: {', '.join(protocol_names())}")
     how: Protocol = protocol(name)
     how.checked(config)
+    settings = read_settings(how.settings, config["evaluation"])
     check_section(config["evaluation"], [protocol(each).settings for each in PROTOCOLS])
-    return how, read_settings(how.settings, config["evaluation"])
+    return how, settings
 
 
 class Evaluation(Kind):

@@ -83,7 +83,7 @@ def test_training_goes_on_from_any_step_to_the_same_weights(store, finished, mon
     monkeypatch.setenv("RUNS_ROOT", str(store.with_name("interrupted")))
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
     with monkeypatch.context() as patched:
-        patched.setattr(training, "Progress", lambda title: StopAfter(step))
+        patched.setattr(training, "Progress", lambda *_: StopAfter(step))
         with pytest.raises(KeyboardInterrupt):
             fit.run(TINY)
     (last,) = store.with_name("interrupted").glob("*/last.ckpt")
@@ -110,7 +110,7 @@ def test_a_checkpoint_never_cuts_an_accumulated_step(store, monkeypatch):
         ),
     )
     with monkeypatch.context() as patched:
-        patched.setattr(training, "Progress", lambda title: StopAfter(7))
+        patched.setattr(training, "Progress", lambda *_: StopAfter(7))
         with pytest.raises(KeyboardInterrupt):
             fit.run(accumulated)
     assert saved
@@ -288,7 +288,7 @@ def memory_of(folder, rank=0):
 
 @pytest.mark.parametrize("step", [2, 3, 7])
 def test_a_training_of_clicks_goes_on_from_any_step_to_the_same_weights_and_memory(store, monkeypatch, tmp_path, step):
-    monkeypatch.setattr(training, "Progress", lambda title: KeepMemory(tmp_path))
+    monkeypatch.setattr(training, "Progress", lambda *_: KeepMemory(tmp_path))
     (whole,) = fit.run(ITIS)
     weights, memory = weights_of(whole), memory_of(tmp_path)
     assert len(memory["ids"]) == 12
@@ -296,7 +296,7 @@ def test_a_training_of_clicks_goes_on_from_any_step_to_the_same_weights_and_memo
     monkeypatch.setenv("RUNS_ROOT", str(store.with_name("interrupted")))
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
     with monkeypatch.context() as patched:
-        patched.setattr(training, "Progress", lambda title: StopAfter(step))
+        patched.setattr(training, "Progress", lambda *_: StopAfter(step))
         with pytest.raises(KeyboardInterrupt):
             fit.run(ITIS)
     (last,) = store.with_name("interrupted").glob("*/last.ckpt")
@@ -319,7 +319,7 @@ from experiments.training import train as training
 from experiments.training.callbacks import FiniteLoss
 from lightning_modules.dextr import DEXTR
 from tests.experiments.training.test_train import KeepMemory
-training.Progress = lambda title: KeepMemory(sys.argv[1])
+training.Progress = lambda *_: KeepMemory(sys.argv[1])
 fit.main(sys.argv[2:])
 """
 
@@ -327,7 +327,7 @@ fit.main(sys.argv[2:])
 @pytest.mark.slow
 def test_two_processes_remember_what_one_does(store, monkeypatch, tmp_path):
     """A network that learns nothing: every object gains a click per epoch, whichever process sees it next."""
-    monkeypatch.setattr(training, "Progress", lambda title: KeepMemory(tmp_path))
+    monkeypatch.setattr(training, "Progress", lambda *_: KeepMemory(tmp_path))
     fit.run([*ITIS, *STILL])
     alone = memory_of(tmp_path)
     (tmp_path / "on_two.py").write_text(ON_TWO)
