@@ -24,7 +24,7 @@ def protocol_of(config: Tree) -> tuple[Protocol, Any]:
         raise ValueError(f"evaluation.protocol is {name!r}; there are: {', '.join(protocol_names())}")
     how: Protocol = protocol(name)
     how.checked(config)
-    settings = read_settings(how.settings, config["evaluation"])
+    settings: Any = read_settings(how.settings, config["evaluation"])
     check_section(config["evaluation"], [protocol(each).settings for each in PROTOCOLS])
     return how, settings
 
