@@ -13,12 +13,15 @@ from experiments.runs.node import LISTS, Found, Node
 from experiments.runs.older import by_role, changed_since, modern
 
 
-def load_node(folder: RunFolder) -> Node:
+def load_node(folder: RunFolder, below: tuple[Path, ...] = ()) -> Node:
     """The node that a run folder describes, also one that an older version of the suite made.
 
-    Raises ValueError when this is no run, when it names classes that nobody here has asked for, when its config.yaml is
-    not what it was made by, and when a run that it builds on is not beside it.
+    `below`: the runs that build on this one. Raises ValueError when it is among them, when this is no run, when it
+    names classes that nobody here has asked for, when its config.yaml is not what it was made by, and when a run that
+    it builds on is not beside it.
     """
+    if folder.path.resolve() in below:
+        raise ValueError(f"run {folder.path} builds on itself; its {CONFIG} was changed by hand")
     told = folder.config
     if not isinstance(told["config"].get("evaluation"), dict) or not isinstance(told.get("format", 1), int):
         raise ValueError(f"{folder.path / CONFIG} was not written by this suite: see its evaluation and format")
@@ -30,7 +33,8 @@ def load_node(folder: RunFolder) -> Node:
     places, named, lists = content.get("places", {}), content.get("parents", {}), tuple[Node, ...]()
 
     def loaded(name: str) -> Node:
-        run = load_node(RunFolder(Path(places[name]) if name in places else folder.path.parent / name))
+        place = Path(places[name]) if name in places else folder.path.parent / name
+        run = load_node(RunFolder(place), (*below, folder.path.resolve()))
         if name in places and run.hash != name:
             raise ValueError(f"{folder.path} was made from run {name} in {places[name]}, where another run lies now")
         return run

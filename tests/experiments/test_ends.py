@@ -17,9 +17,20 @@ from experiments.reproduction.requests import FitRequest
 from tests.experiments.processes import forked, group_of_two, until_it_says
 from tests.experiments.tiny import SHRUNK, TINY
 
+pytestmark = pytest.mark.usefixtures("heard")
 ROOT = Path(__file__).parents[2]
 WATCHED = "from experiments import ends; import os, signal, subprocess, sys, time; "
 SLEEPS = "print('ready', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def heard():
+    """Signals as in a terminal: what `nohup` or a shell's `&` has ignored, the processes of a test would ignore too."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Process(subprocess.Popen):

@@ -88,9 +88,9 @@ def test_jobs_that_are_queued_and_runs_that_are_done_are_not_submitted_again(sto
 
 
 def test_a_failed_job_is_named_with_its_reason_and_submitted_anew(store, cluster, capsys):
-    training, _ = chain("--data.batch_size=many")
+    training, _ = chain("--model.jitter=far")
     Slurm(1, cluster.executor).launch(training, "t")
-    with pytest.raises(ValueError, match="batch_size"):
+    with pytest.raises(ValueError, match="jitter"):
         cluster.executor.jobs[0][0]()  # what the job does on its node
     assert Slurm(1, cluster.executor).launch(training, "t") == "job 102 is queued"
     assert "job 101 ended without a record (the composed recipe does not fit" in capsys.readouterr().out
@@ -193,8 +193,8 @@ def test_a_launcher_is_refused_in_one_sentence(monkeypatch, tmp_path):
 
 
 def test_a_group_that_fails_leaves_its_sentence(store):
-    training, _ = chain("--data.batch_size=many", "--trainer.devices=2", "--trainer.strategy=ddp")
-    with pytest.raises(Failed, match=r"^the composed recipe does not fit its classes: batch_size: expected [^{]*many$"):
+    training, _ = chain("--model.jitter=far", "--trainer.devices=2", "--trainer.strategy=ddp")
+    with pytest.raises(Failed, match=r"^the composed recipe does not fit its classes: jitter: expected [^{]*far$"):
         Subprocesses().launch(training, "t")
 
 

@@ -16,6 +16,7 @@ from experiments.runs.files import sha256_of
 from experiments.runs.folder import RunFolder, find_run
 from experiments.runs.models import finished_training, read_run
 from experiments.runs.node import Node
+from experiments.runs.reading import load_node
 from lightning_modules.dextr import DEXTR
 from tests.experiments.tiny import TINY
 
@@ -203,3 +204,12 @@ def test_what_names_no_run_is_written_anew_until_there_is_a_record(store):
     node.folder.finish(kind="train", metrics={})
     node.folder.prepare(node.describe())
     assert node.folder.config["config"]["trainer"]["devices"] == 2
+
+
+def test_a_run_that_builds_on_itself_is_refused(store):
+    folder = RunFolder(store / "loop")
+    folder.path.mkdir(parents=True)
+    content = Node("train", tiny()).describe()
+    (folder.path / "config.yaml").write_text(yaml.safe_dump({**content, "parents": {"start": "loop"}}))
+    with pytest.raises(ValueError, match="builds on itself"):
+        load_node(folder)
