@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datamodules import cache, sets
 from datamodules.index import ObjectIndex
-from datamodules.names import nearest
+from datamodules.names import hint
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,8 @@ def find(name: str) -> DataSet:
     if colon and kind in _SPECIFICATIONS:
         return _SPECIFICATIONS[kind](place)
     if name not in known:
-        near = ", ".join(nearest(name, known, most=3) or known)
         own = ", ".join(f"{kind}:/path" for kind in sorted(_SPECIFICATIONS))
-        raise ValueError(f"no data set named {name!r}; nearest: {near}; for your own data: {own}")
+        raise ValueError(f"no data set named {name!r}; {hint(name, known, most=3)} For your own data: {own}")
     return known[name]
 
 

@@ -9,20 +9,29 @@ from typing import TypeVar
 Named = TypeVar("Named")
 
 
-def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """Those of the known names that look like this one, the nearest first; none where it looks like none of them."""
-    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.4)
+def hint(name: object, known: Iterable[str], *, before: str = "", most: int = 1, otherwise: str = "") -> str:
+    """The end of a complaint about a name: the nearest ones, or where none looks like it all there are.
 
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """The end of a complaint about a name: the nearest one, or all there are."""
+    Args:
+        before: what stands before each name where it is typed.
+        most: so many are named as near.
+        otherwise: what is said in place of all there are.
+    """
     known = list(known)
-    near = nearest(name, known)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    near = difflib.get_close_matches(str(name), known, n=most, cutoff=0.4)
+    if near:
+        return f"did you mean {' or '.join(repr(before + one) for one in near)}?"
+    return otherwise or (f"there are: {', '.join(before + one for one in known)}" if known else "there is none")
 
 
-def by_name(name: str, known: Mapping[str, Named], what: str) -> Named:
-    """What is known under this name. Raises ValueError with the nearest one: `no <what> <name>; did you mean ...?`."""
+def check_name(name: object, known: Iterable[str], complaint: str) -> None:
+    """Raises ValueError where the name is not known, with the nearest one: `<complaint> <name>; did you mean ...?`."""
+    known = list(known)
     if name not in known:
-        raise ValueError(f"no {what} {name!r}; {hint(name, known)}")
+        raise ValueError(f"{complaint} {name!r}; {hint(name, known)}")
+
+
+def by_name(name: str, known: Mapping[str, Named], complaint: str) -> Named:
+    """What is known under this name. Raises ValueError as `check_name` does."""
+    check_name(name, known, complaint)
     return known[name]

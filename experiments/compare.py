@@ -37,7 +37,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     options = parse(arguments)
-    print(f"report: {write(evaluated(options), options)}")
+    how = {"clicks": options.clicks, "rule": options.rule}
+    runs = evaluated(options.runs, options.data, names=options.names, every=options.every, **how)
+    print(f"report: {write(runs, options.out, objects=options.objects, **how)}")
 
 
 if __name__ == "__main__":

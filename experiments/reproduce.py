@@ -9,34 +9,15 @@ reported as not run, with the reason, and the others run.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from datamodules.ranges import COUNT
 from experiments.console import one_sentence
-from experiments.launching.graph import make_runs
 from experiments.launching.launchers import LAUNCHERS
 from experiments.options import Parser, folder_to_write, numbers_of_rows
-from experiments.reports.earlier import lost, shown_before, still_finished
-from experiments.reports.files import print_report, write_report
-from experiments.reports.gathering import choices_by_row, environment_line, pictures_of
-from experiments.reproduction.cells import table_result
-from experiments.reproduction.plan import Conditions
-from experiments.reproduction.planned import changed_values, planned_cells
-from experiments.reproduction.tables import load_table
-from experiments.runs.files import file_digest
-from experiments.runs.folder import runs_root
-from experiments.runs.models import load_model
-from experiments.runs.records import Records
-
-REDUCTIONS = {
-    "quick": ("smaller network, crop and schedule",),
-    "small": ("small network and crop, tens of minutes on two CPU cores, random start",),
-    "miniature": ("drawn data, reduced network, half a minute per training",),
-}
+from experiments.reports.files import print_report
+from experiments.reports.remaking import TableRequest, remake
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,52 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--reports", type=folder_to_write, default=Path("reports"), help="their folder")
     options, overrides = parser.parse_with_values(arguments)
-    started = time.strftime("%Y-%m-%d %H:%M")
-    table = load_table(options.table)
-    if not any(column.name in row.cells for row, column in table.to_measure):
-        raise ValueError(f"{table.id} has published values only: its rows do not say yet what to run")
-    changed = changed_values(overrides)
-    profile = f"{options.profile}-changed" if changed else options.profile
-    if options.weights is not None:
-        file_digest(options.weights)  # a wrong path ends here, not after the first training
-    if options.devices > 1:
-        synchronised = "true" if torch.cuda.is_available() else "false"  # what PyTorch has no CPU version of
-        overrides = [
-            f"trainer.devices={options.devices}",
-            "trainer.strategy=ddp",
-            f"trainer.sync_batchnorm={synchronised}",
-            *overrides,
-        ]
-    conditions = Conditions(options.profile, tuple(overrides), options.weights, any_row=bool(options.rows))
-    seeds = range(options.seeds)
-    cells = planned_cells(table, conditions, seeds, options.rows)
-    stand_ins = {run.hash: run for cell in cells for node in cell.nodes for run in node.with_ancestors() if run.weights}
-    for run in stand_ins.values():
-        load_model(run)  # a file that does not fit ends here, before anything trains
-    choices_by_row(cells)  # what a report cannot say ends here, not after days of training
-    complete = make_runs(table, cells, options.devices, options.launcher)
-    before = shown_before(options.reports / profile / f"{table.id}.json")
-    cells += still_finished(table, before, cells, conditions, seeds)
-    records = Records(runs_root())
-    result = table_result(
-        table,
-        profile,
-        [cell.result(table, records, profile) for cell in cells],
-        runs_root(),
-        seeds=list(seeds),
-        started=started,
-        finished=time.strftime("%Y-%m-%d %H:%M"),
-        environment=environment_line(),
-        reduction=", ".join([*REDUCTIONS.get(options.profile, ()), *changed]),
-        choices=choices_by_row(cells, by_code={cell.row for cell in cells if cell.by_code}),
-        pictures=pictures_of(cells, options.reports / profile / table.id),
-    )
-    paths = write_report(result, options.reports / profile)
-    print_report(result)
-    print(f"report: {paths.markdown}, {paths.html}, {paths.json}")
-    if less := lost(before, result):
-        print(f"note: {less}")
-    if not complete:
+    made = remake(TableRequest(**vars(options), overrides=overrides))
+    print_report(made.result)
+    print(f"report: {made.paths.markdown}, {made.paths.html}, {made.paths.json}")
+    if made.less:
+        print(f"note: {made.less}")
+    if not made.complete:
         raise SystemExit(1)
 
 

@@ -14,7 +14,7 @@ from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import PointKind, Points
 from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
-from datamodules.names import by_name
+from datamodules.names import check_name
 from lightning_modules.corrections import Seen, appended
 from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
@@ -173,7 +173,7 @@ class IterativeIOG(IOG):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        by_name(rule, RULES, "click rule")
+        check_name(rule, RULES, "no click rule")
         if not 0 <= pause < 1:
             raise ValueError(f"pause is the probability of no click, from 0 to below 1, got {pause}")
         self.rounds = rounds

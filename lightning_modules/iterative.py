@@ -23,7 +23,7 @@ from datamodules.batch import Batch
 from datamodules.clicks.points import PointKind, Points
 from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
-from datamodules.names import by_name
+from datamodules.names import check_name
 from lightning_modules.click_memory import ClickMemory, Remembered
 from lightning_modules.corrections import Seen, appended, pool
 
@@ -96,7 +96,7 @@ class EpochMemory(FreshClicks):
         masks: bool = False,
         seed: int = 0,
     ) -> None:
-        by_name(rule, RULES, "click rule")
+        check_name(rule, RULES, "no click rule")
         self.reset_probability = reset_probability
         self.coin = coin
         self.rule = rule
@@ -204,7 +204,7 @@ class WithinBatch(FreshClicks):
     """
 
     def __init__(self, most: int = 3, rule: str = "ritm_training", masks: bool = False, seed: int = 0) -> None:
-        by_name(rule, RULES, "click rule")
+        check_name(rule, RULES, "no click rule")
         self.most = most
         self.rule = rule
         self.masks = masks

@@ -125,6 +125,25 @@ def test_modules_fit_a_screen_or_three():
     assert not {name: n for name, n in lines.items() if n > most.get(name.partition(".")[0], 350)}
 
 
+def size_of(kind: ast.ClassDef) -> int:
+    """How many arguments a class is made of: those of its own constructor, or its fields."""
+    for part in kind.body:
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            return len(part.args.args) - 1 + len(part.args.kwonlyargs)
+    return sum(isinstance(part, ast.AnnAssign) for part in kind.body)
+
+
+def test_what_is_made_of_more_than_six_is_told_by_keyword():
+    """All but the first four, whose order everybody knows: a run's kind, config, parents and lists."""
+    files = [*modules().values(), *(ROOT / "tests").rglob("*.py")]
+    nodes = [(file, node) for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    large = {node.name for _, node in nodes if isinstance(node, ast.ClassDef) and size_of(node) > 6}
+    assert {"Node", "DEXTR", "Figure"} <= large
+    for file, node in nodes:
+        if isinstance(node, ast.Call) and len(node.args) > 4:
+            assert ast.unparse(node.func).rpartition(".")[2] not in large, f"{file}, line {node.lineno}"
+
+
 def test_every_folder_of_a_floor_says_what_it_is_for_or_is_named_in_the_design():
     unknown = {name.split(".")[1] for name in modules() if name.startswith("experiments.") and name.count(".") > 1}
     assert unknown <= set(ROOMS)

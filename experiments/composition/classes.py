@@ -20,7 +20,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from datamodules.cache import cache_folder
-from datamodules.names import nearest
+from datamodules.names import hint
 
 SUITE = ("datamodules", "lightning_modules", "experiments")
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "albumentations", "pytorch_lightning", "lightning_fabric")
@@ -68,9 +68,7 @@ def full_path(name: str, sibling: str, where: str) -> str:
         known |= {n: candidate.__name__ for n, member in vars(candidate).items() if _is_defined_in(member, candidate)}
         if name in known:
             return f"{known[name]}.{name}"
-    near = nearest(name, known)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-    raise ValueError(f"no class {name} for {where.rstrip('.')} in {package.__name__}; {hint}")
+    raise ValueError(f"no class {name} for {where.rstrip('.')} in {package.__name__}; {hint(name, sorted(known))}")
 
 
 def _is_defined_in(member: Any, module: Any) -> bool:

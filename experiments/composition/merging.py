@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from datamodules.names import nearest
+from datamodules.names import hint
 from experiments.composition.classes import arguments_of, full_path, inherits
 from experiments.composition.tree import Tree
 
@@ -64,9 +64,7 @@ def _holder(node: Tree, part: str, where: str) -> Tree:
 
 
 def _unknown(part: str, where: str, known: set[str]) -> str:
-    near = nearest(part, sorted(known))
-    hint = f"did you mean {where}{near[0]}?" if near else f"there are: {', '.join(sorted(known))}"
-    return f"no value {where}{part} in the recipe; {hint}"
+    return f"no value {where}{part} in the recipe; {hint(part, sorted(known), before=where)}"
 
 
 def _merged(old: Any, new: Any, where: str) -> Any:

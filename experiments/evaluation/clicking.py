@@ -32,7 +32,7 @@ FIRST_OF_TIES = ("ritm",)  # its authors click the first of equally good pixels 
 
 def click_rule(name: str) -> ClickRule:
     """The rule of this name. Raises ValueError with the nearest one."""
-    return by_name(name, RULES, "click rule")
+    return by_name(name, RULES, "no click rule")
 
 
 def click_through(

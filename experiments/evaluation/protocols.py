@@ -123,7 +123,7 @@ def protocol_names() -> list[str]:
 @cache
 def protocol(name: str) -> Any:
     """The protocol of this name. Raises ValueError with the nearest one."""
-    return import_class(by_name(name, {**PROTOCOLS, **STUDIES}, "evaluation.protocol"))()
+    return import_class(by_name(name, {**PROTOCOLS, **STUDIES}, "no evaluation.protocol"))()
 
 
 def protocol_of_record(record: Mapping[str, Any]) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from datamodules.words import data_set_in_words
 from experiments.composition.tree import Tree
 from experiments.evaluation.rows import read_rows
 from experiments.runs.files import write_atomically
@@ -40,17 +39,10 @@ class Selecting(Kind):
             seen += 1
             if float(row[metric]) < below:
                 chosen.append(row["object_id"])
-        data = " + ".join(map(_words, evaluation.config["evaluation"]["test"]))
+        data = " + ".join(map(data_set_in_words, evaluation.config["evaluation"]["test"]))
         if not chosen:
             raise ValueError(f"no object of {data} has {metric} below {below:g}: all {seen:,} reach it")
         write_atomically(folder.path / LIST, "".join(f"{object_id}\n" for object_id in chosen))
         print(f"  {title}: {len(chosen):,} of {seen:,} objects of {data} have {metric} below {below:g}", flush=True)
         facts = {"rule": dict(node.rule), "data": evaluation.config["evaluation"]["test"]}
         return Made(metrics={"n": len(chosen), "of": seen}, facts=facts)
-
-
-def _words(spec: str | dict[str, Any]) -> str:
-    """`pascal/train, half 2`."""
-    if isinstance(spec, str):
-        return spec
-    return ", ".join([spec["name"], *(f"{key} {value}" for key, value in spec.items() if key != "name")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from datamodules.words import data_set_in_words as in_words
@@ -41,16 +40,27 @@ def clicked_evaluation(training: Node, data: str, clicks: int, rule: str, every:
     return Node("evaluate", config, {"model": training})
 
 
-def evaluated(options: argparse.Namespace) -> list[Run]:
-    """The runs of a command line, evaluated. Raises ValueError when they are not evaluated on the same objects."""
+def evaluated(
+    references: Sequence[str],
+    data_sets: Sequence[str],
+    *,
+    names: Sequence[str] | None = None,
+    clicks: int = 10,
+    rule: str = "itis",
+    every: int | None = None,
+) -> list[Run]:
+    """Runs, by folder or hash, in the click benchmark on data sets, as `trained` and `clicked_evaluation` name them.
+
+    Raises ValueError when they are not evaluated on the same objects.
+    """
     runs = []
-    for name, training in trained(options.runs, options.names).items():
+    for name, training in trained(references, names).items():
         evaluations = {}
-        for data in options.data:
-            node = clicked_evaluation(training, data, options.clicks, options.rule, options.every)
+        for data in data_sets:
+            node = clicked_evaluation(training, data, clicks, rule, every)
             evaluations[in_words(node.config["evaluation"]["test"][0])] = node
-        if len(evaluations) < len(options.data):
-            raise ValueError(f"--data names a data set twice: {', '.join(options.data)}")
+        if len(evaluations) < len(data_sets):
+            raise ValueError(f"--data names a data set twice: {', '.join(data_sets)}")
         runs.append(Run(name, training, evaluations))
     for label, first in runs[0].evaluations.items():
         for run in runs[1:]:

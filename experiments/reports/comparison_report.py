@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -81,16 +80,18 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write(runs: Sequence[Run], options: argparse.Namespace) -> Path:
-    """The report's three files and its pictures; returns the Markdown."""
-    folder: Path = options.out
-    pictures, seconds = compared_pictures(runs, options.objects, folder, folder / "compare")
+def write(runs: Sequence[Run], folder: Path, *, clicks: int, rule: str, objects: int = 8) -> Path:
+    """The report's three files and its pictures, of so many objects of each data set; returns the Markdown.
+
+    `clicks`, `rule`: how the runs were evaluated.
+    """
+    pictures, seconds = compared_pictures(runs, objects, folder, folder / "compare")
     grids = grids_of(runs, seconds)
     profiles = ", ".join(dict.fromkeys(str(run.training.config["profile"]) for run in runs))
     where = ", ".join(runs[0].evaluations)
     banner = (
-        f"PROFILE {profiles}: {len(runs)} runs on the same objects, every object {options.clicks} clicks, the first "
-        f"points counted, then by the rule {options.rule} for all"
+        f"PROFILE {profiles}: {len(runs)} runs on the same objects, every object {clicks} clicks, the first "
+        f"points counted, then by the rule {rule} for all"
     )
     records = _used_by(runs)
     spent = sum(float(json.loads(path.read_text()).get("seconds", 0.0)) for path in records)
@@ -98,8 +99,8 @@ def write(runs: Sequence[Run], options: argparse.Namespace) -> Path:
     tree = {
         "kind": COMPARISON,
         "banner": banner,
-        "clicks": options.clicks,
-        "rule": options.rule,
+        "clicks": clicks,
+        "rule": rule,
         "runs": [
             {
                 "name": run.name,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from experiments.evaluation.protocols import Protocol, protocol, protocol_of_record
+from experiments.evaluation.protocols import Measured, Metrics, Protocol, protocol, protocol_of_record
 from experiments.reproduction.cells import Cell, TableResult
-
-Measured = dict[str, list[Mapping[str, Any]]]  # by model, the metrics of each seed
 
 
 def models_of(cell: Cell) -> list[tuple[str, tuple[str, ...]]]:
@@ -31,12 +28,12 @@ def measured_models(result: TableResult) -> dict[str, Measured]:
     for name in dict.fromkeys(name for key in columns for name in [_protocol_name(result, key[1])] if name):
         own = {key: names for key, names in columns.items() if _protocol_name(result, key[1]) == name}
         alike = len({tuple(dict.fromkeys(names)) for names in own.values()}) < 2
-        models: Measured = {}
+        models: dict[str, list[Metrics]] = {}
         for (label, runs), names in own.items():
             where = [] if alike else list(dict.fromkeys(names))
-            shown = _named(label, where)
+            shown = _labelled(label, where)
             if shown in models:  # the same model of another pair, trained or tested otherwise
-                shown = _named(label, [rows[label, runs], *where])
+                shown = _labelled(label, [rows[label, runs], *where])
             models[shown] = [result.records.read(run)["metrics"] for run in runs]
         found[name] = models
     return found
@@ -54,5 +51,5 @@ def _protocol_name(result: TableResult, runs: Sequence[str]) -> str:
     return "" if protocol_of_record(record) is None else str(record["scoring"]["protocol"])
 
 
-def _named(label: str, where: Sequence[str]) -> str:
+def _labelled(label: str, where: Sequence[str]) -> str:
     return f"{label} ({', '.join(where)})" if where else label

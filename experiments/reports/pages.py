@@ -97,13 +97,13 @@ def html_document(title: str, *, heading: str, over: str, profile: str, must_kno
 def cost(result: TableResult) -> str:
     """What all runs of the table took, where and when; runs that rows share count once."""
     seconds = result.records.seconds(result.runs)
-    hardware = sorted({_words(result.records.read(run).get("hardware")) for run in result.runs} - {""})
+    hardware = sorted({_hardware(result.records.read(run).get("hardware")) for run in result.runs} - {""})
     spent = f"Runs of this table: {duration(seconds)} of computing" + (f" on {', '.join(hardware)}" if hardware else "")
     when = f"Seeds {', '.join(map(str, result.seeds))}; from {result.started} to {result.finished}"
     return ". ".join([spent, when, result.environment]).rstrip(". ") + "."
 
 
-def _words(value: object) -> str:
+def _hardware(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
     return "" if value is None else str(value)

@@ -187,7 +187,7 @@ def measure(
 def not_run(table: Table, row: str, column: str, reason: str) -> Cell:
     """A cell nobody measured, and why."""
     unit = table.column(column).unit
-    return Cell(row, column, unit, table.row(row).published.get(column), NOT_RUN, reason)
+    return Cell(row, column, unit, published=table.row(row).published.get(column), state=NOT_RUN, reason=reason)
 
 
 def table_result(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from datamodules.names import nearest
+from datamodules.names import hint
 from experiments.composition.compose import compose
 from experiments.composition.merging import parse_override
 from experiments.composition.tree import Tree
@@ -213,9 +213,7 @@ def find_spec(reference: str) -> RunSpec:
             else:
                 specs.setdefault(slug(row.label), cell)
     if wanted not in specs:
-        near = nearest(wanted, specs)
-        hint = f"did you mean {table.id}/{near[0]}?" if near else f"{table.id} has {', '.join(specs) or 'no runs yet'}"
-        raise ValueError(f"no row {reference!r}; {hint}")
+        raise ValueError(f"no row {reference!r}; {hint(wanted, specs, before=f'{table.id}/')}")
     return specs[wanted]
 
 

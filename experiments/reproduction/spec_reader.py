@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from datamodules.names import by_name, check_name
 from datamodules.selection import Selection
 from experiments.evaluation.protocols import STUDIES, protocol_names
-from experiments.reproduction.specs import Hard, Pair, RowData, RunSpec, check_keys, named, slug
+from experiments.reproduction.specs import Hard, Pair, RowData, RunSpec, check_keys, slug
 
 FOLDER = Path(__file__).parents[1] / "tables"
 
@@ -52,7 +53,7 @@ class RunReader:
             {"metric", "scale", "start", "parents", "first", "over", "released", "by_code"},
             self.where,
         )
-        named(full["protocol"], protocol_names(), f"{self.where}: no protocol")
+        check_name(full["protocol"], protocol_names(), f"{self.where}: no protocol")
         if full["reading"] not in ("paper", "code"):
             raise ValueError(f"{self.where}: reading is {full['reading']!r}; expected paper or code")
         over = full.get("over", {})
@@ -100,7 +101,7 @@ class RunReader:
         rows = {row["label"]: row for row in self.table["rows"]}
         if label not in rows and _is_elsewhere(label):
             return self.elsewhere(label, test)
-        row = named(label, rows, f"{self.where}: no row")
+        row = by_name(label, rows, f"{self.where}: no row")
         return self._model(row, test)
 
     def elsewhere(self, reference: str, test: dict[str, Any] | None) -> RunSpec:
@@ -108,10 +109,11 @@ class RunReader:
         name, wanted, *column = reference.split("/", 2)
         table = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
         rows = {slug(row["label"]): row for row in table["rows"] if row["own"]}
-        row = named(wanted, rows, f"{self.where}: {name} has no own row")
+        row = by_name(wanted, rows, f"{self.where}: {name} has no own row")
         columns = [name for name in table["columns"] if name not in table.get("quoted_columns", [])]
         for given in column:
-            columns = [named(given, columns, f"{self.where}: {name} has no column")]
+            check_name(given, columns, f"{self.where}: {name} has no column")
+            columns = [given]
         return replace(self, table=table, columns=columns)._model(row, test)
 
     def _model(self, row: dict[str, Any], test: dict[str, Any] | None) -> RunSpec:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from datamodules.names import nearest
+from datamodules.names import check_name
 from experiments.evaluation.protocols import protocol
 
 
@@ -107,14 +107,6 @@ def slug(label: str) -> str:
 
 def check_keys(tree: Mapping[str, Any], needed: set[str], allowed: set[str], where: str) -> None:
     for key in tree:
-        named(key, needed | allowed, f"{where}: no key")
+        check_name(key, sorted(needed | allowed), f"{where}: no key")
     if missing := sorted(needed - set(tree)):
         raise ValueError(f"{where}: {', '.join(missing)} missing")
-
-
-def named(name: str, known: Mapping[str, Any] | Iterable[str], complaint: str) -> Any:
-    names = list(known)
-    if name not in names:
-        near = nearest(str(name), names, most=2) or names
-        raise ValueError(f"{complaint} {name!r}; nearest: {', '.join(near)}")
-    return known[name] if isinstance(known, Mapping) else name

@@ -20,9 +20,9 @@ from typing import Any
 import yaml
 
 from datamodules.catalog import notes_of
-from datamodules.names import nearest
+from datamodules.names import by_name, check_name, hint
 from experiments.reproduction.spec_reader import FOLDER, RunReader
-from experiments.reproduction.specs import Pair, RunSpec, check_keys, named
+from experiments.reproduction.specs import Pair, RunSpec, check_keys
 
 Value = float | str | None  # a word where the paper prints one: '>20', '4+'
 
@@ -74,10 +74,10 @@ class Table:
     file: Path | None = None  # where it lies outside of the suite
 
     def row(self, label: str) -> Row:
-        return named(label, {row.label: row for row in self.rows}, f"{self.id} has no row")
+        return by_name(label, {row.label: row for row in self.rows}, f"{self.id} has no row")
 
     def column(self, name: str) -> Column:
-        return named(name, {column.name: column for column in self.columns}, f"{self.id} has no column")
+        return by_name(name, {column.name: column for column in self.columns}, f"{self.id} has no column")
 
     @property
     def to_measure(self) -> tuple[tuple[Row, Column], ...]:
@@ -97,9 +97,8 @@ def load_table(ref: str) -> Table:
     known = {**{table.id: table for table in tables()}, **{str(table.number): table for table in tables()}}
     if str(ref) in known:
         return known[str(ref)]
-    near = nearest(str(ref), [table.id for table in tables()], most=3)
-    hint = f"nearest: {', '.join(near)}" if near else f"numbers go from 1 to {len(tables())}, `make tables` lists them"
-    raise ValueError(f"no table {ref!r}; {hint}")
+    numbers = f"numbers go from 1 to {len(tables())}, `make tables` lists them"
+    raise ValueError(f"no table {ref!r}; {hint(ref, [table.id for table in tables()], most=3, otherwise=numbers)}")
 
 
 @cache
@@ -135,7 +134,7 @@ def read_table(path: Path) -> Table:
         raise ValueError(f"{where}: its id is {tree['id']!r}; a table file is named after its id")
     units, given = tree.get("units", {}), tree.get("quoted_columns", [])
     for name in [*units, *given, *tree.get("columns_run", {})]:
-        named(name, tree["columns"], f"{where}: no column")
+        check_name(name, tree["columns"], f"{where}: no column")
     columns = tuple(Column(n, text, units.get(n, tree["unit"]), n in given) for n, text in tree["columns"].items())
     labels = [row.get("label") for row in tree["rows"]]
     if twice := [label for label in labels if labels.count(label) > 1]:
@@ -187,12 +186,12 @@ def _row(tree: dict[str, Any], table: dict[str, Any], columns: tuple[Column, ...
     )
     names = [column.name for column in columns]
     for name in [*tree["published"], *tree.get("published_std", {}), *tree.get("cells", {})]:
-        named(name, names, f"{where}: no column")
+        check_name(name, names, f"{where}: no column")
     needed = [column.name for column in columns if tree["own"] and not column.given]
     if missing := [name for name in needed if name not in tree["published"]]:
         raise ValueError(f"{where}: published lacks column {missing[0]!r}; write null where no value is known")
     for name in tree.get("cells", {}):
-        named(name, needed, f"{where}: no measured column")
+        check_name(name, needed, f"{where}: no measured column")
     measured = [name for name in needed if "run" in tree or name in tree.get("cells", {})]
     cells = {name: RunReader(table, needed, where).cell(tree, name) for name in measured}
     return Row(

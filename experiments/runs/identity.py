@@ -24,19 +24,19 @@ MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "check_val_every_n
 ASIDE = ("workers", "root")  # of a DataModule that does not say itself what shapes its results
 
 
-def named(value: Any) -> Any:
+def by_content(value: Any) -> Any:
     """Part of a tree as it is hashed: classes by name and behaviour, with the files they read by their content."""
     if isinstance(value, list):
-        return [named(item) for item in value]
+        return [by_content(item) for item in value]
     if not isinstance(value, Mapping):
         return value
     if "class_path" not in value:
-        return {key: named(item) for key, item in value.items()}
+        return {key: by_content(item) for key, item in value.items()}
     target = import_class(value["class_path"])
     files = getattr(target, "files", ())
     known = {"class": class_name(target), "behaviour": getattr(target, "behaviour", None)}
     arguments = {
-        key: file_digest(item) if key in files and item is not None else named(item)
+        key: file_digest(item) if key in files and item is not None else by_content(item)
         for key, item in (value.get("init_args") or {}).items()
     }
     return {key: item for key, item in known.items() if item is not None} | {"arguments": arguments}
@@ -69,14 +69,14 @@ def behaviours_of(tree: Any) -> dict[str, int]:
 def model_in_training(model: Tree) -> Tree:
     """What of a method's arguments shapes its training; files of first weights by their content."""
     digests = {key: None if path is None else file_digest(path) for key, path in start_files(model).items()}
-    return named(with_starts(model, digests.__getitem__))
+    return by_content(with_starts(model, digests.__getitem__))
 
 
 def model_in_use(model: Tree) -> Tree:
     """What of them shapes the answers of a network whose weights are given."""
     unread = getattr(import_class(model["class_path"]), "training_only", ())
     used = {key: value for key, value in (model.get("init_args") or {}).items() if key not in unread}
-    return named(with_starts({**model, "init_args": used}, lambda key: None))
+    return by_content(with_starts({**model, "init_args": used}, lambda key: None))
 
 
 def data_in_training(data: Tree) -> Tree:
@@ -84,14 +84,14 @@ def data_in_training(data: Tree) -> Tree:
     arguments = data.get("init_args") or {}
     shaping = getattr(import_class(data["class_path"]), "shapes_training", None)
     shaped = without(arguments, ASIDE) if shaping is None else shaping(arguments)
-    return named({"class_path": data["class_path"], "init_args": shaped})
+    return by_content({"class_path": data["class_path"], "init_args": shaped})
 
 
 def data_in_evaluation(data: Tree) -> Tree:
     """The same of how an evaluation sees the data sets."""
     shaping = getattr(import_class(data["class_path"]), "shapes_evaluation", None)
     shaped = {} if shaping is None else shaping(data.get("init_args") or {})
-    return named({"class_path": data["class_path"], "init_args": shaped})
+    return by_content({"class_path": data["class_path"], "init_args": shaped})
 
 
 def without(tree: Mapping[str, Any], keys: Collection[str]) -> Tree:

@@ -87,13 +87,17 @@ def workload(passes: int, scratch: Path) -> tuple[Workload, str]:
         objects, small, frames = (catalog.open_index(name, root) for name in (real[0], coco, real[2]))
     place = catalog.find(coco)
     annotations = place.sources(catalog.root_of(place, root))[0]
-    load = Workload(objects, small, annotations, frames, scratch, passes)
+    load = Workload(
+        objects=objects, small=small, annotations=annotations, frames=frames, scratch=scratch, passes=passes
+    )
     return load, f"{which}: {objects.dataset}, {coco}, {frames.dataset}"
 
 
 def table_of(lines: Sequence[Figure]) -> Table:
     """The figures as a table."""
-    table = Table("measure", "figure", "target", "reference", "ratio", "note")
+    table = Table()
+    for heading in ("measure", "figure", "target", "reference", "ratio", "note"):
+        table.add_column(heading)
     for line in lines:
         sign = "≥" if line.unit.endswith("/s") else "≤"
         target = "" if line.target is None else f"{sign} {line.target:g} {'met' if line.met else 'MISSED'}"

@@ -36,7 +36,20 @@ def attention_figures(passes: int, size: int = 512, channels: int = 512, stride:
     saved = {name: saved_mib(forward) for name, forward in forwards.items()}
     peaks = {name: apart(step)["peak"] for name, step in steps.items()}
     fused, plain = (times[name][0] for name in ("fused", "plain"))
-    yield Figure(what, fused, "s", None, f"{beside} {plain:.2f} s", fused / plain, "forward and backward, one image")
+    yield Figure(
+        what,
+        fused,
+        "s",
+        reference=f"{beside} {plain:.2f} s",
+        ratio=fused / plain,
+        note="forward and backward, one image",
+    )
     for label, sizes in (("kept for the backward pass", saved), ("memory's peak", peaks)):
         ratio = sizes["fused"] / sizes["plain"]
-        yield Figure(f"  {label}", sizes["fused"], "MiB", None, f"{beside} {sizes['plain']:.0f} MiB", ratio)
+        yield Figure(
+            f"  {label}",
+            sizes["fused"],
+            "MiB",
+            reference=f"{beside} {sizes['plain']:.0f} MiB",
+            ratio=ratio,
+        )

@@ -102,7 +102,13 @@ def next_click_figure(frames: ObjectIndex, rule: str, plainly: Callable[..., Cli
     mine, plain = (1e3 * np.median(pairs, axis=0)).tolist()
     note = f"{len(ours)} error maps; {equal} of {len(pairs)} clicks are the plain rule's"
     return Figure(
-        f"next click, {rule}", 1e3 * float(np.median(ours)), "ms", 4, f"SciPy {plain:.1f} ms", mine / plain, note
+        f"next click, {rule}",
+        1e3 * float(np.median(ours)),
+        "ms",
+        target=4,
+        reference=f"SciPy {plain:.1f} ms",
+        ratio=mine / plain,
+        note=note,
     )
 
 
@@ -154,7 +160,13 @@ def overhead_figure(frames: ObjectIndex, rule: str) -> Figure:
     height, width = (int(side) for side in np.median(frames.image_size, axis=0))
     note = f"{len(spent)} objects of about {height} x {width}, {CLICKS} clicks each"
     return Figure(
-        f"a click beside its network, {rule}", mine, "ms", 8, f"its rule {of_rule:.1f} ms", mine / of_rule, note
+        f"a click beside its network, {rule}",
+        mine,
+        "ms",
+        target=8,
+        reference=f"its rule {of_rule:.1f} ms",
+        ratio=mine / of_rule,
+        note=note,
     )
 
 
@@ -191,7 +203,13 @@ def incremental_figure(frames: ObjectIndex, passes: int) -> Figure:
 
     times = best_of(passes, added=added, anew=anew)
     mine, other = (1e3 * times[name][0] / CLICKS for name in ("added", "anew"))
-    return Figure("  its guidance, incremental", mine, "ms", None, f"drawn anew {other:.2f} ms", mine / other)
+    return Figure(
+        "  its guidance, incremental",
+        mine,
+        "ms",
+        reference=f"drawn anew {other:.2f} ms",
+        ratio=mine / other,
+    )
 
 
 @torch.no_grad()
@@ -207,4 +225,6 @@ def further_click_figure(passes: int, size: int) -> Figure:
     )
     first, further = times["first"][0], times["further"][0]
     what = f"a further click of IOG, {size} px"
-    return Figure(what, further / first, "x the first", 0.5, f"the first {first:.2f} s", further / first)
+    return Figure(
+        what, further / first, "x the first", target=0.5, reference=f"the first {first:.2f} s", ratio=further / first
+    )

@@ -51,4 +51,11 @@ def guidance_figures(passes: int, batch: int = 5, clicks: int = 4) -> Iterator[F
         times = best_of(passes, ours=ours, theirs=theirs)
         mine, other = (1e3 * times[name][0] / batch for name in ("ours", "theirs"))
         beside = f"NumPy float64 {other:.1f} ms"
-        yield Figure(f"{type(encoder).__name__}, {batch} x {clicks} clicks", mine, "ms/object", 5, beside, mine / other)
+        yield Figure(
+            f"{type(encoder).__name__}, {batch} x {clicks} clicks",
+            mine,
+            "ms/object",
+            target=5,
+            reference=beside,
+            ratio=mine / other,
+        )

@@ -69,12 +69,24 @@ def index_figures(annotations: Path, images: Path, folder: Path, passes: int, ob
         size = f"{count:,} objects, {file.stat().st_size / MIB:.0f} MiB"
         beside = f"json.load {loaded['seconds']:.2f} s"
         yield Figure(
-            f"index built, {kind}", ratio, "x json.load", 3, beside, ratio, f"{built['seconds']:.2f} s; {size}"
+            f"index built, {kind}",
+            ratio,
+            "x json.load",
+            target=3,
+            reference=beside,
+            ratio=ratio,
+            note=f"{built['seconds']:.2f} s; {size}",
         )
         beside = f"json.load {loaded['peak']:.0f} MiB"
-        yield Figure("  its peak of memory", built["peak"], "MiB", None, beside, built["peak"] / loaded["peak"])
+        yield Figure(
+            "  its peak of memory",
+            built["peak"],
+            "MiB",
+            reference=beside,
+            ratio=built["peak"] / loaded["peak"],
+        )
         build()
         opening = best_of(20, opened=lambda name=name: catalog.open_index(name))["opened"]
         note = f"{opening[1] * 1e3:.1f} ms by the wall clock"
         beside, ratio = f"building {built['seconds']:.2f} s", opening[0] / built["seconds"]
-        yield Figure("  opened again", opening[0] * 1e3, "ms", 50, beside, ratio, note)
+        yield Figure("  opened again", opening[0] * 1e3, "ms", target=50, reference=beside, ratio=ratio, note=note)

@@ -77,7 +77,15 @@ def step_figures(objects: ObjectIndex, passes: int, count: int = 6, size: int = 
     busy = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     beside = f"fresh clicks of all {wall_all:.1f} ms"
     note = f"by the wall clock, {processor:.1f} ms of processor time; {busy}"
-    yield Figure(f"simulation, {size} objects at {recipe.size} px", wall, "ms", 25, beside, wall / wall_all, note)
+    yield Figure(
+        f"simulation, {size} objects at {recipe.size} px",
+        wall,
+        "ms",
+        target=25,
+        reference=beside,
+        ratio=wall / wall_all,
+        note=note,
+    )
     note = f"by the wall clock, {processor_all:.1f} ms of processor time; one core, in loader workers; {busy}"
     yield Figure(f"  initial clicks for all {size}", wall_all, "ms", note=note)
 
@@ -115,4 +123,6 @@ def memory_figure(objects: int) -> Figure:
         f"{columns * MIB / objects / CLICKS:.1f} bytes per object and click in columns; peak {filled['peak']:.0f} MiB"
     )
     what = f"click memory, {objects:,} objects x {CLICKS}"
-    return Figure(what, grown, "MiB", 1024, f"columns {columns:.0f} MiB", grown / columns, note)
+    return Figure(
+        what, grown, "MiB", target=1024, reference=f"columns {columns:.0f} MiB", ratio=grown / columns, note=note
+    )

@@ -101,7 +101,29 @@ def loader_figures(index: ObjectIndex, passes: int, count: int = 100) -> Iterato
     def ratio(name: str) -> float:
         return rate[name] / rate["published"]
 
-    yield Figure("loader, fused", rate["fused"], "objects/s", 160, beside, ratio("fused"), wall["fused"])
+    yield Figure(
+        "loader, fused",
+        rate["fused"],
+        "objects/s",
+        target=160,
+        reference=beside,
+        ratio=ratio("fused"),
+        note=wall["fused"],
+    )
     bare = f"bare fused chain {rate['bare']:.0f}/s"
-    yield Figure("  the same", rate["fused"], "objects/s", None, bare, rate["fused"] / rate["bare"], wall["bare"])
-    yield Figure("loader, chain", rate["chain"], "objects/s", None, beside, ratio("chain"), wall["chain"])
+    yield Figure(
+        "  the same",
+        rate["fused"],
+        "objects/s",
+        reference=bare,
+        ratio=rate["fused"] / rate["bare"],
+        note=wall["bare"],
+    )
+    yield Figure(
+        "loader, chain",
+        rate["chain"],
+        "objects/s",
+        reference=beside,
+        ratio=ratio("chain"),
+        note=wall["chain"],
+    )

@@ -73,16 +73,34 @@ def memory_figures(small: ObjectIndex, frames: ObjectIndex, folder: Path, object
         tiny = apart(lambda workers=workers: loading_memory(few, workers))["answer"]
         beside, ratio = f"{len(small):,} objects {tiny['total']:.0f} MiB", large["total"] / tiny["total"]
         note = f"{large['files']:.0f} MiB of it pages of files"
-        yield Figure(f"all processes, {workers} workers", large["total"], "MiB", None, beside, ratio, note)
+        yield Figure(
+            f"all processes, {workers} workers",
+            large["total"],
+            "MiB",
+            reference=beside,
+            ratio=ratio,
+            note=note,
+        )
         if workers:
             written = large["total"] - large["files"] - alone
             note = f"PSS without files grows by {written / workers:.0f} MiB per worker"
             beside, ratio = f"{len(small):,} objects {tiny['private']:.1f} MiB", large["private"] / tiny["private"]
-            yield Figure("  private memory per worker", large["private"], "MiB", None, beside, ratio, note)
+            yield Figure(
+                "  private memory per worker",
+                large["private"],
+                "MiB",
+                reference=beside,
+                ratio=ratio,
+                note=note,
+            )
             note = f"{count:,} objects, {on_disk:.0f} MiB of columns on disk"
-            yield Figure("  of it for the index", large["private"] - tiny["private"], "MiB", 16, note=note)  # +-12
+            yield Figure(
+                "  of it for the index", large["private"] - tiny["private"], "MiB", target=16, note=note
+            )  # +-12
         else:
             alone = large["total"] - large["files"]
     settle, count = min(100, len(frames) // 3), min(345, len(frames))
     grown = apart(lambda: evaluation_growth(frames, settle, count))["answer"]
-    yield Figure("evaluation, growth", grown, "MiB", 32, note=f"from object {settle} to {count} of {frames.dataset}")
+    yield Figure(
+        "evaluation, growth", grown, "MiB", target=32, note=f"from object {settle} to {count} of {frames.dataset}"
+    )

@@ -175,7 +175,7 @@ def test_a_missing_data_set_says_what_to_fetch_and_where_to_put_it(data_root):
 
 
 def test_a_misspelt_name_gets_the_nearest_ones():
-    with pytest.raises(ValueError, match="no data set named 'pascal/vla'; nearest: pascal/val"):
+    with pytest.raises(ValueError, match="no data set named 'pascal/vla'; did you mean 'pascal/val'"):
         find("pascal/vla")
 
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -71,20 +72,25 @@ def until_it_says(word, log, process):
         time.sleep(0.01)
 
 
-def group_of_two(main, log):
-    """A command's group of two processes, as Lightning starts it: the first one and, as the second, what it leads."""
+def group(main, log, processes=2):
+    """A command's group of processes, as Lightning starts it: the first one and those that it leads."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "NODE_RANK": "0"}
 
-    def second():
-        rank_zero_only.rank = 1
+    def other(rank):
+        rank_zero_only.rank = rank
         main()
 
     def first():
-        ends.lead([forked(second, log, {"LOCAL_RANK": "1"})])
+        ends.lead([forked(partial(other, rank), log, {"LOCAL_RANK": str(rank)}) for rank in range(1, processes)])
         (log.parent / "second").write_text(str(ends.started[0].pid))
         main()
 
     return forked(first, log, {**environment, "LOCAL_RANK": "0"})
+
+
+def done_by(processes, main, log):
+    """A command made by a group of processes to its end."""
+    assert group(main, log, processes).wait(120) == 0, log.read_text()

@@ -35,7 +35,7 @@ def test_a_missing_set_that_was_asked_for_is_an_error():
 
 def test_an_unknown_name_is_another_error(capsys):
     assert main(["pascal/vla"]) == 1
-    assert "nearest: pascal/val" in capsys.readouterr().err
+    assert "did you mean 'pascal/val'" in capsys.readouterr().err
 
 
 def test_too_few_frames_are_shown_against_the_official_count(data_root, capsys):
@@ -98,7 +98,7 @@ def test_sizes_that_differ_from_the_annotation_file_are_named(tmp_path, capsys):
 
 
 def test_a_part_is_read_by_default_and_all_with_deep(pairs, capsys, monkeypatch):
-    monkeypatch.setattr("experiments.check_data.ASKED", 2)  # the first and the last
+    monkeypatch.setattr("datamodules.stock.ASKED", 2)  # the first and the last
     cut(pairs / "images" / "f.png")
     assert main([f"folder:{pairs}"]) == 0
     out = capsys.readouterr().out

@@ -82,8 +82,8 @@ def test_a_record_comes_with_a_row_per_object_and_pictures(here, finished):
         (fit, ["--profile=miniature", "--data.train=[pascal/train"], "is no value"),
         (evaluate, ["--run", "/nowhere/at/all", "--data", "pascal/val"], "no run begins"),
         (fit, ["--config", "dexter"], "no recipe 'dexter'; there are: dextr"),
-        (fit, ["--config", "dextr", "--model.netwrk=3"], "did you mean model.network"),
-        (fit, ["--config", "dextr", "--row", "dextr-4/pspp"], "did you mean dextr-4/psp"),
+        (fit, ["--config", "dextr", "--model.netwrk=3"], "did you mean 'model.network'"),
+        (fit, ["--config", "dextr", "--row", "dextr-4/pspp"], "did you mean 'dextr-4/psp'"),
         (fit, ["--config", "dextr", "--data.train=[pascl/train]"], "no data set named"),
         (fit, ["--config", "dextr", "--data.train=[{name: davis345, min_aera: 3}]"], "did you mean 'min_area'"),
         (fit, ["--config", "dextr", "--data.train=[davis345]"], "davis345 is not there.*fetch"),
@@ -139,7 +139,7 @@ def test_a_command_ends_without_a_traceback(tmp_path):
     )
     assert (done.returncode, failed.returncode) == (0, 1)
     assert "Traceback" not in failed.stderr
-    assert failed.stderr.strip().splitlines()[-1].startswith("error: no table 'dextr-44'; nearest:")
+    assert failed.stderr.strip().splitlines()[-1].startswith("error: no table 'dextr-44'; did you mean 'dextr-4'")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def clicked(curve, name="a", data="d", first=1, area=None):
     number = len(curve)
     area = np.arange(number) if area is None else np.array(area)
     firsts = np.full(number, first) if np.isscalar(first) else np.array(first)
-    return Clicked(name, data, "0", np.arange(number), area, firsts, curve)
+    return Clicked(name, data, evaluation="0", object_id=np.arange(number), area=area, first_clicks=firsts, curve=curve)
 
 
 def test_differences_are_counted_object_by_object():

@@ -14,7 +14,7 @@ from experiments import ends, evaluate, fit, label, reproduce
 from experiments.evaluation.scorer import ObjectScorer
 from experiments.launching.local import Subprocesses
 from experiments.reproduction.requests import FitRequest
-from tests.experiments.processes import forked, group_of_two, until_it_says
+from tests.experiments.processes import forked, group, until_it_says
 from tests.experiments.tiny import SHRUNK, TINY
 
 pytestmark = pytest.mark.usefixtures("heard")
@@ -188,7 +188,7 @@ def test_a_table_takes_the_process_group_of_its_run_along(store, tmp_path, monke
     ("lost", "number", "code"), [(1, "KILL", 143), (0, "KILL", -9), (0, "TERM", 143), (1, "INT", 130)]
 )
 def test_no_process_of_a_training_group_outlives_another(here, lost, number, code):
-    process = group_of_two(lambda: fit.main([*LONG, *DDP]), here / "log")
+    process = group(lambda: fit.main([*LONG, *DDP]), here / "log")
     until_it_says("step", here / "log", process)
     second = int((here / "second").read_text())
     os.kill((process.pid, second)[lost], signal.Signals[f"SIG{number}"])

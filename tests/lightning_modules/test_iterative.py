@@ -439,7 +439,7 @@ class Watched(nn.Module):
 def test_only_the_last_pass_of_a_step_has_gradients_and_the_network_keeps_its_mode(training):
     network = Watched().train(training)
     iteration = WithinBatch()
-    module = ITIS(network, SignedGaussians(), nn.Identity(), torch.optim.Adam, iteration)
+    module = ITIS(network, SignedGaussians(), nn.Identity(), optimizer=torch.optim.Adam, iteration=iteration)
     module.train(training)
     batch = batch_of([BLOB, BLOB])
     statistics = network.layers[1].running_mean.clone()

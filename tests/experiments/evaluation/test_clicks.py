@@ -5,8 +5,6 @@ import json
 import math
 import re
 import statistics
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,6 +28,7 @@ from datamodules.clicks.rules import RULES
 from datamodules.keys import rng
 from datamodules.selection import open_objects
 from experiments import evaluate
+from experiments import execute as execute_command
 from experiments.composition.compose import compose
 from experiments.evaluation import click_summary
 from experiments.evaluation.clicking import click_rule, click_through
@@ -45,6 +44,7 @@ from experiments.runs.node import Node
 from experiments.runs.reading import load_node
 from lightning_modules.metrics.masks import object_iou
 from tests.conftest import GOLDEN, disc, square
+from tests.experiments.processes import done_by
 from tests.experiments.tiny import TINY
 
 INSIDE, OUTSIDE = PointKind.INSIDE, PointKind.OUTSIDE
@@ -513,7 +513,7 @@ def test_the_command_line_says_rule_clicks_and_size(tree, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(store, finished, capsys):
+def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(store, finished, capsys, tmp_path):
     """With crops, the four extreme points, draws and a thread pool."""
     record = finished(TINY)
     line = ["--run", record["parents"]["model"], "--data", "{name: berkeley, limit: 3}", "--protocol", "clicks"]
@@ -530,7 +530,7 @@ def test_a_trained_network_is_clicked_by_command_and_by_two_processes_as_by_one(
         folder = node.folder
         folder.prepare(node.describe())
         if processes > 1:
-            subprocess.run([sys.executable, "-m", "experiments.execute", str(folder.path)], check=True)
+            done_by(processes, lambda place=str(folder.path): execute_command.main([place]), tmp_path / "log")
         else:
             execute(node)
         assert folder.record["devices"]["processes"] == processes

@@ -207,11 +207,19 @@ def evaluated(predictor, object_, drawn=None):
     """The batch of one that an evaluation makes of an object, in a box that its user has drawn."""
     nothing = np.zeros_like(object_)
     views = evaluation_views(IMAGE, object_, nothing, predictor.recipe, drawn)
-    points = predictor.recipe.test_points(Target(views.mask), np.random.default_rng(0))
-    rle = FullMask(coco_mask.encode(np.asfortranarray(object_)), None)
-    box = views.box
+    points, kinds = predictor.recipe.test_points(Target(views.mask), np.random.default_rng(0))
     sample = Sample(
-        views.image, views.mask, views.void, *points, views.to_crop, views.crop_box, box, (60, 80), 0, rle=rle
+        image=views.image,
+        mask=views.mask,
+        void=views.void,
+        points=points,
+        point_kinds=kinds,
+        to_crop=views.to_crop,
+        crop_box=views.crop_box,
+        box=views.box,
+        image_size=(60, 80),
+        object_id=0,
+        rle=FullMask(coco_mask.encode(np.asfortranarray(object_)), None),
     )
     return collate([sample])
 
@@ -220,7 +228,9 @@ def test_iog_predicts_what_its_evaluation_predicts_from_the_same_points():
     predictor, object_ = iog(size=40), square((60, 80), top_left=(30, 20), side=24)
     batch = evaluated(predictor, object_, np.array([27, 17, 56, 46]))
     first, kinds = batch.points[0].numpy(), batch.point_kinds[0].numpy()
-    user = SimulatedUser(object_, None, RULES["iog"], first + np.array([22, 12]), kinds, most=7)
+    user = SimulatedUser(
+        object_, None, rule=RULES["iog"], first_points=first + np.array([22, 12]), first_kinds=kinds, most=7
+    )
     click_through(predictor.model, batch, [user], Paste(0.5, "cubic", box="crop"))
     assert len(user.clicks) == 5 + 4
     (inside, *_), (start, end) = user.clicks, (user.clicks[1], user.clicks[4])
@@ -240,7 +250,9 @@ def test_extreme_points_predict_what_their_evaluation_predicts():
         batch = evaluated(predictor, object_)
         assert batch.size == (32, 32)
         first = batch.points[0].numpy() + np.array([26, 16])
-        user = SimulatedUser(object_, None, RULES["itis"], first, np.array(EXTREME_KINDS), most=7)
+        user = SimulatedUser(
+            object_, None, rule=RULES["itis"], first_points=first, first_kinds=np.array(EXTREME_KINDS), most=7
+        )
         click_through(predictor.model, batch, [user], Paste(0.5, "cubic", box=box))
         session = predictor.session(IMAGE, points=user.clicks[2::-1] + user.clicks[3:4])
         np.testing.assert_array_equal(predictor(IMAGE, user.clicks[:4]), session.mask)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +34,7 @@ from experiments.runs.folder import RunFolder
 from experiments.runs.naming import LABELS
 from experiments.runs.node import Node, in_order
 from experiments.runs.reading import load_node
-from tests.experiments.processes import forked
+from tests.experiments.processes import done_by, forked
 from tests.experiments.tiny import SHRUNK, TINY
 
 CONDITIONS = Conditions("miniature", tuple(SHRUNK[1:]))
@@ -359,7 +357,7 @@ def test_several_processes_write_the_same_file(store, tmp_path):
     for name in (LABELS, "record.json"):
         (folder / name).unlink()
     on_two = [*command, "--devices", "2", "--out", str(tmp_path / "two.json")]
-    subprocess.run([sys.executable, "-m", "experiments.label", *on_two], check=True)
+    done_by(2, lambda: label.main(on_two), tmp_path / "log")
     assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
     assert json.loads((folder / "record.json").read_text())["devices"]["processes"] == 2
 
@@ -438,7 +436,7 @@ def test_rows_of_other_tables_can_be_built_on(tmp_path):
     own = find_spec("dextr-7/coco-pascal")
     assert data.labelled == replace(own, test=RowData("pascal/train", {"every": 2}))
     tree["rows"][3]["run"]["train"][0]["labelled"]["by"] = "dextr-7/coco-pascall"
-    with pytest.raises(ValueError, match="dextr-7 has no own row 'coco-pascall'; nearest: coco-pascal"):
+    with pytest.raises(ValueError, match="dextr-7 has no own row 'coco-pascall'; did you mean 'coco-pascal'"):
         table_of(tmp_path, tree)
 
 

@@ -12,6 +12,7 @@ from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
 from experiments import fit, reproduce
 from experiments.composition.building import build_part, sample_recipe
+from experiments.reports import remaking
 from experiments.reproduction.cells import main_run
 from experiments.reproduction.plan import Conditions, compose_row, find_spec
 from experiments.reproduction.specs import Pair
@@ -310,6 +311,6 @@ def test_released_weights_are_evaluated_in_place_of_training(here, tmp_path):
 
 def test_wrong_weights_are_refused_before_anything_trains(here, tmp_path, monkeypatch):
     torch.save({"w": torch.ones(1)}, tmp_path / "wrong.pth")
-    monkeypatch.setattr(reproduce, "make_runs", lambda *_: pytest.fail("a run was begun"))
+    monkeypatch.setattr(remaking, "make_runs", lambda *_: pytest.fail("a run was begun"))
     with pytest.raises(ValueError, match=r"wrong\.pth holds other weights"):
         reproduce.main(["dextr-4", "--profile=miniature", "--rows=4", "--weights", str(tmp_path / "wrong.pth")])

@@ -102,5 +102,5 @@ def test_a_run_that_an_agent_is_refused_is_a_failed_one_that_says_why(here, monk
     with pytest.raises(ValueError, match="no row"):
         fit.main(["--row=dextr-3/asp"])
     assert told.summary["code"] == 1
-    assert "did you mean dextr-3/aspp" in told.summary["error"]
+    assert "did you mean 'dextr-3/aspp'" in told.summary["error"]
     assert (here / "failures").read_text() == told.summary["error"] + "\n"

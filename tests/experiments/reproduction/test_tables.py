@@ -66,7 +66,7 @@ def test_a_number_and_an_id_call_the_same_table():
 
 
 def test_an_unknown_table_names_the_nearest():
-    with pytest.raises(ValueError, match=r"no table 'dexter-4'; nearest: dextr-4"):
+    with pytest.raises(ValueError, match=r"no table 'dexter-4'; did you mean 'dextr-4'"):
         load_table("dexter-4")
     last = len(tables())
     with pytest.raises(ValueError, match=f"numbers go from 1 to {last}"):
@@ -241,14 +241,17 @@ def changed(tmp_path: Path, change) -> Path:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda t: t.update(colums={}), r"no key 'colums'; nearest: columns"),
+        (lambda t: t.update(colums={}), r"no key 'colums'; did you mean 'columns'"),
         (
             lambda t: t["rows"][0].update(publishd={}),
-            r"row 'DeepLab-v2 on boxes': no key 'publishd'; nearest: published",
+            r"row 'DeepLab-v2 on boxes': no key 'publishd'; did you mean 'published'",
         ),
-        (lambda t: t["rows"][0]["run"].update(diffres={}), r"no key 'diffres'; nearest: differs"),
-        (lambda t: t["rows"][0]["run"].update(protocol="object_iuo"), r"no protocol 'object_iuo'; nearest: object_iou"),
-        (lambda t: t["rows"][0]["published"].update(valeu=1), r"no column 'valeu'; nearest: value"),
+        (lambda t: t["rows"][0]["run"].update(diffres={}), r"no key 'diffres'; did you mean 'differs'"),
+        (
+            lambda t: t["rows"][0]["run"].update(protocol="object_iuo"),
+            r"no protocol 'object_iuo'; did you mean 'object_iou'",
+        ),
+        (lambda t: t["rows"][0]["published"].update(valeu=1), r"no column 'valeu'; did you mean 'value'"),
         (lambda t: t["rows"][0].update(published={}), r"published lacks column 'value'"),
         (lambda t: t["rows"][1].update(label="DeepLab-v2 on boxes"), r"two rows are called 'DeepLab-v2 on boxes'"),
         (lambda t: t.pop("title"), r"title missing"),
@@ -267,7 +270,7 @@ def hard(by: str) -> dict:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda t: t["rows"][0]["run"].update(start="+ PSSP"), r"no row '\+ PSSP'; nearest: \+ PSP"),
+        (lambda t: t["rows"][0]["run"].update(start="+ PSSP"), r"no row '\+ PSSP'; did you mean '\+ PSP'"),
         (lambda t: t["rows"][0]["run"].update(start=t["rows"][0]["label"]), "build on each other: DeepLab-v2 on boxes"),
         (
             lambda t: (t["rows"][1]["run"].update(start="+ Extreme points"), t["rows"][2]["run"].update(start="+ PSP")),
@@ -277,9 +280,9 @@ def hard(by: str) -> dict:
             lambda t: (t["rows"][1].pop("run"), t["rows"][0]["run"].update(hard("+ PSP"))),
             r"row '\+ PSP' does not say what to run",
         ),
-        (lambda t: t["run"].update(test={"name": "pascal/val", "haf": 1}), "no key 'haf'; nearest: half"),
+        (lambda t: t["run"].update(test={"name": "pascal/val", "haf": 1}), "no key 'haf'; did you mean 'half'"),
         (lambda t: t["run"].update(test={"name": "pascal/val", "hard": {"by": "+ PSP"}}), "hard: below missing"),
-        (lambda t: t.update(columns_run={"valeu": {}}), "no column 'valeu'; nearest: value"),
+        (lambda t: t.update(columns_run={"valeu": {}}), "no column 'valeu'; did you mean 'value'"),
     ],
 )
 def test_a_mistake_in_what_rows_build_on_is_named(tmp_path, change, complaint):

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from experiments import fit
+from experiments import execute, fit
 from experiments.composition.compose import compose
 from experiments.console import one_sentence
 from experiments.runs.folder import RunFolder
@@ -21,7 +19,7 @@ from experiments.runs.node import Node
 from experiments.training import train as training
 from experiments.training.callbacks import FiniteLoss
 from lightning_modules.dextr import DEXTR
-from tests.experiments.processes import forked
+from tests.experiments.processes import done_by, forked
 from tests.experiments.tiny import TINY
 
 
@@ -34,10 +32,6 @@ def rows_of(record):
     lines = (Path(os.environ["RUNS_ROOT"]) / record["run"] / "rows.csv").read_text().splitlines()
     at = lines[0].split(",").index("seconds")
     return [[value for i, value in enumerate(line.split(",")) if i != at] for line in lines]
-
-
-def command(*extra):
-    return [sys.executable, "-m", "experiments.fit", *TINY, *extra]
 
 
 def assert_same_weights(first, second, **tolerance):
@@ -146,7 +140,7 @@ def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_evaluates_to_the_same_rows(store, finished, processes):
+def test_any_number_of_processes_evaluates_to_the_same_rows(store, finished, tmp_path, processes):
     alone = finished(TINY)
     rows = rows_of(alone)
     folder = RunFolder(store / alone["run"])
@@ -155,21 +149,22 @@ def test_any_number_of_processes_evaluates_to_the_same_rows(store, finished, pro
     content = folder.config
     content["config"]["trainer"].update(devices=processes, strategy="ddp")
     (folder.path / "config.yaml").write_text(json.dumps(content))
-    subprocess.run([sys.executable, "-m", "experiments.execute", str(folder.path)], check=True)
+    done_by(processes, lambda: execute.main([str(folder.path)]), tmp_path / "log")
     assert rows_of(alone) == rows
     assert folder.record["devices"]["processes"] == processes
 
 
+ON_TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 FROZEN = ["--model.network.bn_statistics=frozen", "--model.network.head=ASPP", "--model.optimizer.lr=0.001"]
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_when_batch_statistics_are_frozen(store, finished, monkeypatch):
+def test_two_processes_train_as_one_when_batch_statistics_are_frozen(store, finished, monkeypatch, tmp_path):
     alone = finished([*TINY, *FROZEN])
     weights = weights_of({"run": alone["parents"]["model"]})
     two = store.with_name("two")
     monkeypatch.setenv("RUNS_ROOT", str(two))
-    subprocess.run(command(*FROZEN, "--no-test", "--trainer.devices=2", "--trainer.strategy=ddp"), check=True)
+    done_by(2, lambda: fit.run([*TINY, *FROZEN, "--no-test", *ON_TWO]), tmp_path / "log")
     record = RunFolder(two / alone["parents"]["model"]).record
     assert record["devices"]["processes"] == 2
     assert record["batch_statistics"] == "frozen"
@@ -312,16 +307,6 @@ STILL = [
     "--model.optimizer.lr=0.0",
     "--model.iteration.reset_probability=0.0",
 ]
-ON_TWO = """
-import sys
-from experiments import fit
-from experiments.training import train as training
-from experiments.training.callbacks import FiniteLoss
-from lightning_modules.dextr import DEXTR
-from tests.experiments.training.test_train import KeepMemory
-training.Progress = lambda *_: KeepMemory(sys.argv[1])
-fit.main(sys.argv[2:])
-"""
 
 
 @pytest.mark.slow
@@ -330,12 +315,8 @@ def test_two_processes_remember_what_one_does(store, monkeypatch, tmp_path):
     monkeypatch.setattr(training, "Progress", lambda *_: KeepMemory(tmp_path))
     fit.run([*ITIS, *STILL])
     alone = memory_of(tmp_path)
-    (tmp_path / "on_two.py").write_text(ON_TWO)
     monkeypatch.setenv("RUNS_ROOT", str(store.with_name("two")))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
-    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
-    line = [sys.executable, str(tmp_path / "on_two.py"), str(tmp_path), *ITIS, *STILL, *two]
-    subprocess.run(line, check=True)
+    done_by(2, lambda: fit.run([*ITIS, *STILL, *ON_TWO]), tmp_path / "log")
     assert set(alone["epochs"].tolist()) == {2}
     for rank in (0, 1):
         assert_same_weights(memory_of(tmp_path, rank), alone, rtol=1e-5, atol=1e-3)
