@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,8 +80,8 @@ def test_a_spawned_worker_maps_the_columns_and_copies_none(coco, tmp_path):
     coco.save(tmp_path / "index")
     index = ObjectIndex.open(tmp_path / "index")
     assert len(pickle.dumps(index)) < 5000
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(masks, (index,)) == masks(index)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(masks, index).result() == masks(index)
     kept = index.select(np.array([2, 1]))
     assert masks(pickle.loads(pickle.dumps(kept))) == masks(kept)
 
