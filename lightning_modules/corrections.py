@@ -122,3 +122,6 @@ def _above_half(plane: Tensor) -> Tensor:
 def pool() -> ThreadPoolExecutor:
     """The simulated users' threads. They belong to the process: a module that held them could not be copied."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+
+os.register_at_fork(after_in_child=pool.cache_clear)  # a fork has none of its parent's threads

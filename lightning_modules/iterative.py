@@ -6,6 +6,7 @@ own errors, found by a click rule on the crop's grid, in a thread pool, after th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -229,3 +230,6 @@ class WithinBatch(FreshClicks):
 def _notes() -> ThreadPoolExecutor:
     """One thread that waits for the others' clicks while the step goes on."""
     return ThreadPoolExecutor(1)
+
+
+os.register_at_fork(after_in_child=_notes.cache_clear)  # as for `pool`

@@ -93,4 +93,8 @@ def group(main, log, processes=2):
 
 def done_by(processes, main, log):
     """A command made by a group of processes to its end."""
-    assert group(main, log, processes).wait(120) == 0, log.read_text()
+    first = group(main, log, processes)
+    try:
+        assert first.wait(120) == 0, log.read_text()
+    finally:
+        first.terminate()
