@@ -113,7 +113,7 @@ def contact_sheet(pictures: Sequence[RGB], captions: Sequence[str], columns: int
 def save_picture(picture: RGB, path: Path) -> Path:
     """Writes a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    Image.fromarray(picture).save(path, compress_level=1)  # three to four times as fast, a tenth more bytes
     return path
 
 
