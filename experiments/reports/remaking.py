@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pytorch_lightning import LightningModule
 
+from experiments.composition.building import build_part
 from experiments.launching.graph import make_runs
 from experiments.reports.earlier import lost, shown_before, still_finished
 from experiments.reports.files import Paths, write_report
@@ -19,6 +21,7 @@ from experiments.reproduction.planned import PlannedCell, changed_values, planne
 from experiments.reproduction.tables import load_table
 from experiments.runs.files import file_digest
 from experiments.runs.folder import runs_root
+from experiments.runs.identity import starts_from_files
 from experiments.runs.models import load_model
 from experiments.runs.records import Records
 
@@ -106,10 +109,17 @@ def remake(request: TableRequest) -> Remade:
 
 
 def check_before(cells: Sequence[PlannedCell]) -> None:
-    """What a training would end with, or a report could not say after days of it. Raises ValueError."""
-    stand_ins = {run.hash: run for cell in cells for node in cell.nodes for run in node.with_ancestors() if run.weights}
-    for run in stand_ins.values():
-        load_model(run)
+    """What a training would end with, or a report could not say after days of it. Raises ValueError.
+
+    Weights and first weights that are somebody's files are tried on their networks.
+    """
+    runs = {run.hash: run for cell in cells for node in cell.nodes for run in node.with_ancestors()}
+    for run in runs.values():
+        if run.weights:
+            load_model(run)
+    files = [run.config["model"] for run in runs.values() if run.kind == "train" and run.folder.record is None]
+    for model in {repr(model): model for model in files if starts_from_files(model)}.values():
+        build_part(LightningModule, model)
     choices_by_row(cells)
 
 

@@ -125,6 +125,11 @@ def wanted_starts(model: Tree) -> dict[str, Any]:
     return {key: wanted for key, (wanted, _) in _starts(model).items() if wanted}
 
 
+def starts_from_files(model: Tree) -> bool:
+    """Whether first weights are a file that somebody named."""
+    return any(wanted not in IMAGENET for wanted in wanted_starts(model).values())
+
+
 def with_starts(model: Tree, value: Callable[[str], Any]) -> Tree:
     """A method's tree with other values at the arguments that name first weights."""
     changed = copy.deepcopy(model)

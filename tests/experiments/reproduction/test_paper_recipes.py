@@ -314,3 +314,10 @@ def test_wrong_weights_are_refused_before_anything_trains(here, tmp_path, monkey
     monkeypatch.setattr(remaking, "make_runs", lambda *_: pytest.fail("a run was begun"))
     with pytest.raises(ValueError, match=r"wrong\.pth holds other weights"):
         reproduce.main(["dextr-4", "--profile=miniature", "--rows=4", "--weights", str(tmp_path / "wrong.pth")])
+
+
+def test_a_wrong_start_is_refused_before_anything_trains(here, tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(1)}, tmp_path / "start.pth")
+    monkeypatch.setattr(remaking, "make_runs", lambda *_: pytest.fail("a run was begun"))
+    with pytest.raises(ValueError, match=r"start\.pth holds other weights"):
+        reproduce.main(["dextr-4", "--profile=miniature", f"--model.network.pretrained={tmp_path / 'start.pth'}"])
