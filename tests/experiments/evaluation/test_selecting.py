@@ -74,7 +74,7 @@ def prepared(node: Node):
 
 
 def test_no_hard_object_is_one_sentence(store):
-    with pytest.raises(ValueError, match=r"no object of pascal/val, limit 11 has iou below 0\.5: all 2 reach it"):
+    with pytest.raises(ValueError, match=r"no object of pascal/val \(limit 11\) has iou below 0\.5: all 2 reach it"):
         execute(below(0.5, scored(chain(), [0.5, 0.9])))
 
 

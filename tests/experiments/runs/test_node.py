@@ -20,10 +20,10 @@ from experiments.reproduction.plan import Conditions, evaluation_node, find_spec
 from experiments.runs.files import digest
 from experiments.runs.folder import RunFolder
 from experiments.runs.identity import (
+    by_content,
     data_in_evaluation,
     data_in_training,
     model_in_training,
-    named,
     start_files,
     wanted_starts,
     without_starts,
@@ -44,13 +44,13 @@ def network(tree):
 
 
 def test_a_class_that_moves_renames_no_run(monkeypatch):
-    here = named({"class_path": "lightning_modules.dextr.DEXTR", "init_args": {"corrections": 1}})
+    here = by_content({"class_path": "lightning_modules.dextr.DEXTR", "init_args": {"corrections": 1}})
     elsewhere = ModuleType("lightning_modules.moved")
     elsewhere.DEXTR = type("DEXTR", (DEXTR,), {"__module__": "lightning_modules.moved"})
     monkeypatch.setitem(sys.modules, "lightning_modules.moved", elsewhere)
-    assert named({"class_path": "lightning_modules.moved.DEXTR", "init_args": {"corrections": 1}}) == here
+    assert by_content({"class_path": "lightning_modules.moved.DEXTR", "init_args": {"corrections": 1}}) == here
     assert here == {"class": "DEXTR", "behaviour": 1, "arguments": {"corrections": 1}}
-    assert named({"class_path": "torch.optim.SGD", "init_args": {}})["class"] == "torch.optim.sgd.SGD"
+    assert by_content({"class_path": "torch.optim.SGD", "init_args": {}})["class"] == "torch.optim.sgd.SGD"
 
 
 def test_a_fix_that_changes_results_renames_what_it_changes(monkeypatch):
