@@ -29,6 +29,11 @@ ROOMS = (
 
 
 @cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def modules() -> dict[str, Path]:
     """Every module of the three floors, packages by their own name."""
     files = [file for floor in FLOORS for file in (ROOT / floor).rglob("*.py")]
@@ -43,7 +48,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def imported(file: Path):
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -112,7 +117,7 @@ def test_one_name_stands_for_one_thing():
     homes: dict[str, list[str]] = {}
     for module, file in modules().items():
         if module.startswith(("datamodules", "lightning_modules")):
-            for node in ast.parse(file.read_text()).body:
+            for node in parsed(file).body:
                 if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
                     homes.setdefault(node.name, []).append(module)
     del homes["main"]  # of commands
@@ -136,7 +141,7 @@ def size_of(kind: ast.ClassDef) -> int:
 def test_what_is_made_of_more_than_six_is_told_by_keyword():
     """All but the first four, whose order everybody knows: a run's kind, config, parents and lists."""
     files = [*modules().values(), *(ROOT / "tests").rglob("*.py")]
-    nodes = [(file, node) for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    nodes = [(file, node) for file in files for node in ast.walk(parsed(file))]
     large = {node.name for _, node in nodes if isinstance(node, ast.ClassDef) and size_of(node) > 6}
     assert {"Node", "DEXTR", "Figure"} <= large
     for file, node in nodes:

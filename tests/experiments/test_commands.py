@@ -132,6 +132,7 @@ def test_nowhere_to_write_names_the_variable(here, finished, monkeypatch, variab
         evaluate.main(["--run", str(run), "--data", "grabcut", "--limit", "2"])
 
 
+@pytest.mark.slow
 def test_a_command_ends_without_a_traceback(tmp_path):
     assert forked(lambda: table_files.main(["--help"]), tmp_path / "log").wait() == 0
     failed = subprocess.run(

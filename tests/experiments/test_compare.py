@@ -118,6 +118,7 @@ def report(here):
     return json.loads((here / "reports" / "compare" / "compare.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_rows_say(here, runs, monkeypatch):
     names = ["dextr", "itis", "iog"]
     shown = []
@@ -179,6 +180,7 @@ def test_the_report_says_what_the_rows_say(here, runs, monkeypatch):
     assert any("is not the one the report was made from" in found for found in check_report(file, here / "runs"))
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_already_is_not_made_again(here, runs):
     one, two = runs("itis"), runs("itis", change=lambda config: config.update(seed=1))
     command(one, two)

@@ -146,6 +146,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "number"),
     [
@@ -171,6 +172,7 @@ def test_what_is_being_made_stays_unfinished_and_nothing_else_is_said(here, fini
     assert sorted(here.glob("runs/*/record.json")) == before
 
 
+@pytest.mark.slow
 def test_a_table_takes_the_process_group_of_its_run_along(store, tmp_path, monkeypatch):
     training = FitRequest.read([*TINY, *DDP]).training
     (tmp_path / "python").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/group\necho begun\nexec sleep 60\n")
@@ -184,6 +186,7 @@ def test_a_table_takes_the_process_group_of_its_run_along(store, tmp_path, monke
     assert (tmp_path / "log").read_text() == f"begun\nended by SIGTERM; {ends.GOES_ON}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "number", "code"), [(1, "KILL", 143), (0, "KILL", -9), (0, "TERM", 143), (1, "INT", 130)]
 )

@@ -365,6 +365,7 @@ def test_the_command_takes_an_inside_point_and_a_box_and_further_clicks(tmp_path
             predict.main(["image.png", "--run", "0", "--inside", "40,30", "--box", box])
 
 
+@pytest.mark.slow
 def test_the_command_takes_clicks_for_a_run_that_begins_without_points(here, capsys):
     (record,) = fit.run([*TINY, "--no-test"])
     run = record["run"]

@@ -194,6 +194,7 @@ def test_a_launcher_is_refused_in_one_sentence(monkeypatch, tmp_path):
         slurm.states_of_jobs()
 
 
+@pytest.mark.slow
 def test_a_group_that_fails_leaves_its_sentence(store):
     training, _ = chain("--model.jitter=far", "--trainer.devices=2", "--trainer.strategy=ddp")
     with pytest.raises(Failed, match=r"^the composed recipe does not fit its classes: jitter: expected [^{]*far$"):

@@ -106,6 +106,7 @@ def rows_of(recipe):
     return [row for row in specs() if row.values[0].recipe == recipe]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", list(specs()))
 def test_every_row_is_built_at_its_published_size(spec):
     config = compose_row(spec, Conditions("paper"), seed=0)

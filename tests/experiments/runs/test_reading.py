@@ -53,6 +53,7 @@ def runs_of(here, kind):
     return {run.name: run for run in found if run.config["kind"] == kind}
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_name_are_two_to_every_command(two, here, monkeypatch, capsys):
     printed, masks = [], []
     for folder in two:

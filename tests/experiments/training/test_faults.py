@@ -83,6 +83,7 @@ def test_a_damaged_record_is_said_and_the_run_is_made_again(here, finished, caps
     assert left == {"config.yaml", "record.json", "rows.csv", "pictures", ".lock"}
 
 
+@pytest.mark.slow
 def test_the_last_step_is_in_no_checkpoint_so_that_its_metrics_reach_the_record(here, monkeypatch):
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0")
     monkeypatch.setattr(Training, "tidy", lambda *_: None)

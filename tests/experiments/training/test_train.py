@@ -22,6 +22,8 @@ from lightning_modules.dextr import DEXTR
 from tests.experiments.processes import done_by, forked
 from tests.experiments.tiny import TINY
 
+pytestmark = pytest.mark.slow  # each trains more than once
+
 
 def weights_of(record):
     return torch.load(Path(os.environ["RUNS_ROOT"]) / record["run"] / "weights.pt", weights_only=True)
@@ -138,7 +140,6 @@ def test_a_killed_training_ends_in_the_same_weights_and_rows(store, monkeypatch,
     assert rows == rows_of(whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_any_number_of_processes_evaluates_to_the_same_rows(store, finished, tmp_path, processes):
     alone = finished(TINY)
@@ -158,7 +159,6 @@ ON_TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 FROZEN = ["--model.network.bn_statistics=frozen", "--model.network.head=ASPP", "--model.optimizer.lr=0.001"]
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one_when_batch_statistics_are_frozen(store, finished, monkeypatch, tmp_path):
     alone = finished([*TINY, *FROZEN])
     weights = weights_of({"run": alone["parents"]["model"]})
@@ -309,7 +309,6 @@ STILL = [
 ]
 
 
-@pytest.mark.slow
 def test_two_processes_remember_what_one_does(store, monkeypatch, tmp_path):
     """A network that learns nothing: every object gains a click per epoch, whichever process sees it next."""
     monkeypatch.setattr(training, "Progress", lambda *_: KeepMemory(tmp_path))

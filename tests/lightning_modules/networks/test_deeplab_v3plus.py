@@ -302,6 +302,7 @@ def as_released(network: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 def test_the_authors_start_is_loaded_whole_but_for_its_output_layer(tmp_path):
     given = DeepLabV3Plus("xception65", 3)
     with torch.no_grad():

@@ -97,6 +97,7 @@ def test_every_rule_that_names_and_shapes_cannot_show_is_kept(logits, weights, i
     assert deviation(logits, weights, image, broken) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "rules"),
     [

@@ -75,6 +75,7 @@ def deviations(logits: list[Tensor], expected: list[Tensor]) -> list[float]:
 
 @pytest.mark.parametrize("network", NETWORKS)
 @torch.no_grad()
+@pytest.mark.slow
 def test_official_weights_give_the_five_official_maps(network, image, maps, tmp_path):
     weights = official_weights(official_shapes(network))
     clicks = maps if network.startswith("refine") else None
@@ -87,6 +88,7 @@ def test_official_weights_give_the_five_official_maps(network, image, maps, tmp_
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_official_training_normalises_with_the_batch(logits, weights, image, maps):
     expected = iog(weights, image, replace(IOG, batch_statistics=True), maps)
     assert max(deviations(logits[True], expected)) < 1e-3  # many normalisations by few values: rounding adds up

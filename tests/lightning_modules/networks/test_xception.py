@@ -164,6 +164,7 @@ def test_frozen_statistics_stay_and_frozen_scales_do_not_learn():
     assert not any(".bn" in name for name in learning)
 
 
+@pytest.mark.slow
 def test_the_authors_random_start_is_a_truncated_normal():
     weight = aligned_xception("xception41", init="official").blocks[5].stack.conv1.conv_pw.weight
     assert weight.abs().max() <= 0.18
