@@ -22,6 +22,7 @@ with alone(pathlib.Path(sys.argv[1]), 'it'):
 REFUSE = "import fcntl, errno\ndef refuse(*_): raise OSError(errno.{error}, 'no')\nfcntl.flock = refuse\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [None, "ENOSYS", "ENOLCK"])
 def test_the_second_is_told_who_the_first_is_and_waits(tmp_path, monkeypatch, capsys, error):
     refuse = REFUSE.format(error=error) if error else ""

@@ -75,6 +75,7 @@ def pascal_scenes(images: range | list[int]) -> dict[str, Scene]:
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
+@pytest.mark.slow
 def test_seed_fixes_every_byte_whatever_is_drawn_before(root: Path, tmp_path: Path):
     everything = contents(root)
     layouts.draw_berkeley(tmp_path, 0)
@@ -169,6 +170,7 @@ def test_voc_uses_the_official_palette(root: Path):
     assert palette[3 * 255 : 3 * 255 + 3] == [224, 224, 192]  # void
 
 
+@pytest.mark.slow
 def test_sbd_holds_the_drawn_objects_without_void(root: Path):
     scenes, objects = pascal_scenes(layouts.SBD_IMAGES), 0
     for split in ("train", "val"):
@@ -214,6 +216,7 @@ def test_objects_have_parts_and_holes(root: Path):
 # ---------------------------------------------------------------------------------------------------- COCO and LVIS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", list(layouts.COCO_IMAGES))
 def test_coco_holds_exactly_the_drawn_objects_and_leaves_crowds_out(root: Path, split: str):
     images = layouts.COCO_IMAGES[split]

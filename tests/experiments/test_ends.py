@@ -93,6 +93,7 @@ def test_a_process_ends_with_the_one_that_started_it():
     assert err.startswith("the process that started this one is gone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "code", "how"), [("KILL", 143, "SIGKILL"), ("INT", 130, "SIGINT"), ("TERM", 143, "SIGTERM")]
 )

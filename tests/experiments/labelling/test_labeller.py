@@ -139,6 +139,7 @@ def test_an_object_without_a_mask_is_no_annotation_and_counted(store, discs):
     assert len(written(node)["empty"]) == 11
 
 
+@pytest.mark.slow
 def test_what_stops_in_the_middle_goes_on_and_ends_the_same(store, discs):
     whole = labelling_of(untrained())
     execute(whole)
@@ -290,6 +291,7 @@ def test_what_a_box_says_is_enough_for_its_middle_and_its_corners(store):
     assert unsaid_by_boxes(Node("train", config)) == {PointKind.PADDING}
 
 
+@pytest.mark.slow
 def test_two_stages_label_boxes_with_a_run_that_needs_an_inside_point(store, tmp_path):
     first, second = untrained(*OUTSIDE, "--model.guidance=OutsideMaps"), untrained("--config=iog", *TINY[1:])
     file = boxes_file(tmp_path / "data", BOXES)
@@ -322,6 +324,7 @@ def test_a_label_run_is_named_by_what_its_masks_depend_on(store):
     assert same.hash == labelling_of(model).hash
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_where_it_was(store, discs, tmp_path, monkeypatch):
     node = labelling_of(untrained(), test=[{"name": "pascal/val", "limit": 30}])
     execute(node)
@@ -495,6 +498,7 @@ def test_a_model_learns_from_what_another_one_labelled(store, tmp_path):
     assert training["initial_weights"].startswith("random")
 
 
+@pytest.mark.slow
 def test_two_stages_are_evaluated_like_one(store):
     first, second = untrained(*OUTSIDE, "--model.guidance=OutsideMaps"), untrained("--config=iog", *TINY[1:])
     node = Node("evaluate", second.config, {"model": second, "first_stage": first})

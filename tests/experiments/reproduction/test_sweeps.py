@@ -29,6 +29,7 @@ def of(node, *path):
     return value["class_path"].rpartition(".")[2] if isinstance(value, dict) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(file.stem for file in SWEEPS.glob("*.yaml")))
 def test_every_combination_is_a_training_of_its_own(here, name):
     nodes = trainings(name)

@@ -139,6 +139,7 @@ def test_runs_of_an_older_version_are_read_by_role_and_said_to_be_older(here, ca
     assert older_runs(here / "runs") == len(list((here / "runs").iterdir()))
 
 
+@pytest.mark.slow
 def test_a_table_says_that_older_runs_are_not_used(here, capsys):
     node = evaluation_node(find_spec("dextr-4/psp"), CONDITIONS, 0)
     as_format_1(node)

@@ -65,6 +65,7 @@ def test_the_same_weights_are_the_same_bytes(tmp_path, monkeypatch, host):
     assert content[0] == content[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["", "{", "[1]", "null"])
 def test_a_damaged_record_is_said_and_the_run_is_made_again(here, finished, capsys, damage):
     say_once.cache_clear()

@@ -217,6 +217,7 @@ def test_the_prediction_alone_is_the_same(options):
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101"])
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_further_click_costs_at_most_half_of_the_first(backbone):
     """Counted multiply-accumulates of the published networks at 512 px."""
     with torch.device("meta"):

@@ -66,6 +66,7 @@ def test_for_pascal_it_has_the_parameters_of_the_released_one():
     assert sum(value.numel() for value in state.values()) == 41_258_213
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "in_channels", "expected"),
     [
@@ -365,6 +366,7 @@ def imagenet_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     return {name: folder / f"{name}.pth" for name in ("resnet10t", "xception41")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "first"), [("resnet10t", "conv1.0.weight"), ("xception41", "stem.0.conv.weight")])
 @pytest.mark.parametrize("new_channels", ["random", "zero", "copy_last"])
 def test_pretrained_rgb_is_kept_and_click_channels_start_as_asked(imagenet_weights, name, first, new_channels):

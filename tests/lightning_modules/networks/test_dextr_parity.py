@@ -77,6 +77,7 @@ def test_official_training_normalises_with_the_batch(network, weights, image):
     )  # 104 normalisations by few values: rounding adds up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "broken",
     [

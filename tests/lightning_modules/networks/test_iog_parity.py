@@ -121,6 +121,7 @@ def test_official_training_normalises_with_the_batch(logits, weights, image, map
     ids=lambda rules: ",".join(f"{k}" for k, v in vars(rules).items() if v != getattr(IOG, k)),
 )
 @torch.no_grad()
+@pytest.mark.slow
 def test_every_rule_of_what_all_maps_share_is_kept(logits, weights, image, maps, broken):
     live = broken.batch_statistics and broken.convolve_before_upsampling
     changed = deviations(logits[live], iog(weights, image, broken, maps))
@@ -147,6 +148,7 @@ def test_every_rule_of_what_all_maps_share_is_kept(logits, weights, image, maps,
     ),
 )
 @torch.no_grad()
+@pytest.mark.slow
 def test_every_rule_of_one_kind_of_map_is_kept(logits, weights, image, maps, broken, which):
     fine, *coarse = deviations(logits[broken.batch_statistics], iog(weights, image, broken, maps))
     assert (fine > 3e-3) == (which in ("fine", "all"))
