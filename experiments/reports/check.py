@@ -134,6 +134,7 @@ def _changed_run(record: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
         yield str(error)
         return
     yield from node.outdated()
+    yield from folder.changed_evidence()
     if node.kind == "evaluate" and node.found is not None and not node.found.older:
         yield from _changed_metrics(node, record)
 

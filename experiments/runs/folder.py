@@ -83,7 +83,15 @@ class RunFolder:
     def changed(self, *names: str) -> Iterator[str]:
         """What `check` complains of, a sentence for each file."""
         made: dict[str, str] = (self.record or {}).get("files", {})
-        for name, digest in self.digests(names or made).items():
+        return self._other_than(made, names or made)
+
+    def changed_evidence(self) -> Iterator[str]:
+        """The same of what only shows how the result came about: log and pictures, which no other run reads."""
+        made: dict[str, str] = (self.record or {}).get("evidence", {})
+        return self._other_than(made, made)
+
+    def _other_than(self, made: Mapping[str, str], names: Iterable[str]) -> Iterator[str]:
+        for name, digest in self.digests(names).items():
             if made.get(name, digest) != digest:
                 yield (
                     f"{self.path / name} is not the file that the run made: its {RECORD} has another SHA-256; it was "
@@ -121,9 +129,13 @@ class RunFolder:
             left.unlink(missing_ok=True)
 
     def finish(self, files: Iterable[str] = (), **content: Any) -> dict[str, Any]:
-        """Write record.json, with the environment and the digests of these files: from now on the run is done."""
-        digests = self.digests([CONFIG, *files])
-        record = {"run": self.name, **content, "files": digests, **environment()}
+        """Write record.json, with the environment and the digests of its files: from now on the run is done.
+
+        `files`: those that hold its result.
+        """
+        shown = sorted(path.relative_to(self.path).as_posix() for path in self.path.glob("pictures/*"))
+        digests = {"files": self.digests([CONFIG, *files]), "evidence": self.digests(["metrics.csv", *shown])}
+        record = {"run": self.name, **content, **digests, **environment()}
         write_atomically(self.path / RECORD, json.dumps(record, indent=1))
         return record
 

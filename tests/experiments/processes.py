@@ -53,7 +53,8 @@ def forked(main, log, environment=()):
         os.setpgid(0, 0)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1), os.dup2(file, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+        # A process forked from a forked one drops the streams of that: they must not close the files below them.
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
         os.environ.update(environment)
         ends.watch()
         one_sentence(main)

@@ -201,3 +201,21 @@ def test_no_process_of_a_training_group_outlives_another(here, lost, number, cod
     said = (here / "log").read_text()
     assert "Traceback" not in said
     assert said.count(ends.GOES_ON) == (0 if code < 0 else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "lost"), [(evaluate, 0), (evaluate, 1), (label, 0), (label, 1)])
+def test_no_process_of_a_group_that_evaluates_or_labels_outlives_another(here, finished, slow, command, lost):
+    run = finished(TINY)["parents"]["model"]
+    before = sorted(here.glob("runs/*/record.json"))
+    on_two = ["--run", run, "--data", "pascal/val", "--devices", "2"]
+    process = group(lambda: command.main(on_two), here / "log")
+    until_it_says("looking", here / "log", process)
+    second = int((here / "second").read_text())
+    os.kill((process.pid, second)[lost], signal.SIGTERM)
+    assert process.wait() == 143
+    assert gone(second)
+    said = (here / "log").read_text()
+    assert "Traceback" not in said
+    assert said.count(ends.GOES_ON) == 1
+    assert sorted(here.glob("runs/*/record.json")) == before

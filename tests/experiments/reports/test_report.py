@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from datamodules.clicks.points import PointKind
+from experiments import fit
 from experiments.curves import learning_curves
 from experiments.pictures import contact_sheet, overlay, save_picture
 from experiments.reports.check import _changed_run, check_report
@@ -340,6 +341,16 @@ def test_what_was_changed_in_a_run_is_found(here, finished, name, change, senten
     assert list(_changed_run(run.record, run)) == []
     (run.path / name).write_text(change((run.path / name).read_text()))
     assert any(sentence in complaint for complaint in _changed_run(run.record, run))
+
+
+@pytest.mark.parametrize("which", ["log", "picture"])
+def test_an_edited_log_or_picture_is_found_and_stands_in_nobody_s_way(here, finished, which):
+    record = finished(TINY)
+    run = find_run(record["parents"]["model"] if which == "log" else record["run"])
+    file = run.path / "metrics.csv" if which == "log" else min((run.path / "pictures").glob("*.png"))
+    file.write_bytes(file.read_bytes() + b"0")
+    assert [sentence.split(" is not ")[0] for sentence in _changed_run(run.record, run)] == [str(file)]
+    fit.main(TINY)  # whose runs are all there
 
 
 def test_a_missing_record_is_found(runs, tmp_path):
