@@ -31,9 +31,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{_prefix(path)}{_writer()}-{secrets.token_hex(4)}")
     try:
         yield partial
-        _on_disk(partial)
+        on_disk(partial)
         partial.replace(path)
-        _on_disk(path.parent)
+        on_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -51,10 +51,10 @@ def whole_folder(path: Path, durable: bool = True) -> Iterator[Path]:
         yield partial
         partial.chmod(0o755)  # mkdtemp's folders are private, a cache may be shared
         for written in [*partial.rglob("*"), partial] if durable else []:
-            _on_disk(written)
+            on_disk(written)
         shutil.rmtree(path, ignore_errors=True)
         partial.rename(path)
-        _on_disk(path.parent)
+        on_disk(path.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -97,7 +97,7 @@ def _remove(left: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _on_disk(path: Path) -> None:
+def on_disk(path: Path) -> None:
     """Wait until a file's content, or a folder's names, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

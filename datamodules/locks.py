@@ -34,7 +34,7 @@ def alone(lock: Path, what: str) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            _say_once(
+            say_once(
                 f"note: the file system of {lock.parent.absolute()} has no locks ({error.strerror}); files named "
                 "*.owner, which a live process keeps fresh, stand in for them"
             )
@@ -113,5 +113,5 @@ def _say_waiting(owner: str, what: str) -> None:
 
 
 @cache
-def _say_once(sentence: str) -> None:
+def say_once(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)

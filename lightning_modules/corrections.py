@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from datamodules import geometry
 from datamodules.batch import Batch
-from datamodules.clicks.points import Click, PointKind, Points
+from datamodules.clicks.points import Click, PointKind, Points, and_one
 from datamodules.clicks.rules import ClickRule, next_clicks
 from lightning_modules.click_memory import Remembered
 
@@ -75,8 +75,7 @@ class Seen:
         else:
             xy, kinds = held.xy.astype(np.float64), held.kinds.astype(np.int64)
         if click is not None:
-            xy = np.concatenate([xy, geometry.apply(to_image, np.array([[click.x, click.y]]))])
-            kinds = np.append(kinds, click.kind)
+            xy, kinds = and_one(xy, kinds, geometry.apply(to_image, np.array([[click.x, click.y]])), click.kind)
         return xy.astype(np.float32), kinds.astype(np.int8)
 
     def run_lengths(self, i: int) -> bytes:

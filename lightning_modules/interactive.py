@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,10 @@ class Interactive(Protocol):
 
 class NotFinite(ValueError):
     """A network's answer that is no number; `place` is the object's in its batch."""
+
+    advice: ClassVar[str] = (
+        "its weights cannot be used, train it anew with a lower model.optimizer.lr or with trainer.precision=32-true"
+    )
 
     def __init__(self, value: float, place: int) -> None:
         super().__init__(f"the network answers {value} somewhere, which says neither object nor background")

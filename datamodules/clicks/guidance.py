@@ -231,10 +231,10 @@ def _strokes(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
     The lines are indices into (B, C, K, H) and (B, 1, K, W), so that rows and columns combine to values of the part.
     What lies `reach` pixels off a click must keep its value. Both ways give the same bits.
     """
-    return (_boxes if maps.device.type == "cpu" else _planes)(maps, xy, drawn, reach)
+    return (boxes_around if maps.device.type == "cpu" else whole_planes)(maps, xy, drawn, reach)
 
 
-def _boxes(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
+def boxes_around(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
     """The box around each click alone: fewest pixels, and no temporary maps, which cost a CPU more than the clicks."""
     places = xy.tolist()
     for b, c, k in drawn.nonzero().tolist():
@@ -243,7 +243,7 @@ def _boxes(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
         yield maps[b, c, rows, columns], (b, c, k, rows, None), (b, 0, k, None, columns)
 
 
-def _planes(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
+def whole_planes(maps: Tensor, xy: Tensor, drawn: Tensor, reach: float) -> Strokes:
     """The k-th clicks of all objects at once: few kernels, and the device is never asked which clicks are padding."""
     every = slice(None)
     for k in range(xy.shape[1]):  # K is small: one product per click never holds K maps at once

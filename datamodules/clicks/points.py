@@ -39,6 +39,11 @@ def clicks_made(kinds: NDArray[np.int64]) -> int:
     return int((kinds != PointKind.PADDING).sum()) - inferred
 
 
+def and_one(xy: NDArray, kinds: NDArray, click: NDArray, kind: int) -> tuple[NDArray, NDArray]:
+    """Clicks (n, 2) with their kinds (n,), and one more, (1, 2), behind them."""
+    return np.concatenate([xy, click]), np.append(kinds, kind)
+
+
 @dataclass
 class Points:
     """Clicks of a batch of objects: `xy` (B, K, 2) in crop pixels, `kinds` (B, K), padded, and how large the crops are.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from datamodules.clicks.distance import Mask, squared_distance
 from datamodules.clicks.errors import Clusters, Pixels, binary, error_map, pixels_of
-from datamodules.clicks.points import Clicked, PointKind, SimulatedPoints, Target
+from datamodules.clicks.points import Clicked, PointKind, SimulatedPoints, Target, and_one
 from datamodules.words import in_words
 
 
@@ -92,8 +92,8 @@ class RefinedPoints(SimulatedPoints):
         for positive in positives:
             area = inside if positive else outside
             if len(area):
-                xy = np.concatenate([xy, area[draw.integers(len(area), size=1)]])
-                kinds = np.append(kinds, PointKind.POSITIVE if positive else PointKind.NEGATIVE)
+                kind = PointKind.POSITIVE if positive else PointKind.NEGATIVE
+                xy, kinds = and_one(xy, kinds, area[draw.integers(len(area), size=1)], kind)
         return xy.astype(np.float32), kinds.astype(np.int64)
 
     def box(self, native_id: str) -> NDArray[np.int64] | None:

@@ -68,6 +68,7 @@ class Evaluation(Kind):
         return Made(
             metrics=metrics,
             facts={
+                "units": scorer.units,
                 "scoring": {"protocol": node.config["evaluation"]["protocol"], **as_plain(settings)},
                 "left_out": list(getattr(getattr(scorer, "index", None), "left_out", ())),
                 "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},

@@ -70,7 +70,10 @@ class Protocol(ABC):
 
     @abstractmethod
     def summarise(self, rows: Path, settings: Any) -> dict[str, Any]:
-        """A record's metrics, added in the order of the rows: any number of processes gives the same digits."""
+        """A record's metrics, added in the order of the rows: any number of processes gives the same digits.
+
+        `n` says over how many rows they are; the record says beside them how many units (objects, images) were seen.
+        """
 
     def checked(self, config: Tree) -> None:
         """Raises ValueError for values that do not exist; asked before anything is trained."""

@@ -65,7 +65,9 @@ def merge_rows(folder: Path, expected: int, processes: int) -> Path:
                 if number == first and len(row) > 1:
                     out.writerow(row)
         if seen != expected:
-            raise RuntimeError(f"{expected} objects were to be evaluated, {seen} of them have rows in {folder}")
+            raise RuntimeError(
+                f"{expected} units (objects, or images) were to be evaluated, {seen} have rows in {folder}"
+            )
     for part in parts:
         part.unlink()
     return folder / "rows.csv"

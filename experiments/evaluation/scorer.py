@@ -75,8 +75,7 @@ class Scorer(LightningModule):
             return list(self.score(batch))
         except NotFinite as error:
             raise ValueError(
-                f"run {self.model_run}, {self.in_words(batch, error.place)}: {error}; its weights cannot be used, "
-                "train it anew with a lower model.optimizer.lr or with trainer.precision=32-true"
+                f"run {self.model_run}, {self.in_words(batch, error.place)}: {error}; {error.advice}"
             ) from None
 
     def in_words(self, batch: Any, place: int) -> str:

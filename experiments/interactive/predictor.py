@@ -219,8 +219,7 @@ class Session:
         except NotFinite as error:
             clicks = " ".join(f"{x:g},{y:g}" for x, y in self.points)
             raise ValueError(
-                f"run {self._run or 'of this model'}, the object clicked at {clicks}: {error}; its weights cannot be "
-                "used, train it anew with a lower model.optimizer.lr or with trainer.precision=32-true"
+                f"run {self._run or 'of this model'}, the object clicked at {clicks}: {error}; {error.advice}"
             ) from None
         self._previous, self._logits = above.float(), logits
         self.mask = self._paste.masks(logits, above, self.batch, [self._full])[0] > 0

@@ -17,7 +17,7 @@ def unsaid_by_boxes(node: Node) -> set[PointKind]:
 
     Asked of its points: they are compared on two objects in the same box.
     """
-    if node.config["model"]["init_args"].get("guidance", ...) is None:  # it sees the crop alone
+    if (node.config["model"].get("init_args") or {}).get("guidance", ...) is None:  # it sees the crop alone
         return set()
     filled = np.zeros((96, 96), np.uint8)
     filled[20:70, 30:80] = 1

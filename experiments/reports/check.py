@@ -119,10 +119,10 @@ def _changed_records(tree: dict[str, Any], records: Records) -> Iterator[str]:
     for run, record in tree["records"].items():
         if records.digest(run) != record["sha256"]:
             yield f"record {records.path(run)} is not the one the report was made from; make the table again"
-        yield from _changed_run(records.read(run), RunFolder(records.root / run))
+        yield from changed_run(records.read(run), RunFolder(records.root / run))
 
 
-def _changed_run(record: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
+def changed_run(record: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
     """Of a run: files that are not those it made, results that it was not made from, metrics that rows do not give."""
     if not (folder.path / CONFIG).exists():  # of a report that was carried elsewhere with its records alone
         if CONFIG in record.get("files", {}):

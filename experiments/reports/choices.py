@@ -13,9 +13,7 @@ from datamodules.words import Said, class_of, data_set_in_words, in_words
 from experiments.composition.tree import Tree
 from experiments.console import Choice
 from experiments.evaluation.evaluate import protocol_of
-from experiments.runs.identity import wanted_starts
 from experiments.runs.node import Node
-from lightning_modules.networks.pretrained import IMAGENET
 
 READINGS = {
     "code": "the released code's values where it and the paper differ",
@@ -67,25 +65,16 @@ def _training(training: Node) -> list[Choice]:
     length = f"{trainer['max_epochs']} epochs" if trainer["max_epochs"] != -1 else f"{trainer['max_steps']} steps"
     found = [*_said(training.config["data"], "training_choices")]
     found.append(Choice("length of training", f"{length}, batch {data['batch_size']}"))
-    found += _stride(training)
     for role, run in training.parents.items():
         name = "training continues" if role == "start" else role.replace("_", " ")
         found.append(Choice(name, f"run {run.hash}"))
     if record := training.folder.record:
         files = [f"SHA-256 {file['sha256'][:12]}" for file in (record.get("first_weights") or {}).values()]
         found.append(Choice("initial weights", ", ".join([record.get("initial_weights", ""), *files])))
+        if adapted := record.get("adapted"):
+            found.append(Choice("backbone", adapted, "ImageNet's weights were trained at stride 32, without dilation"))
         found.append(Choice("batch statistics", record.get("batch_statistics", "")))
     return found
-
-
-def _stride(training: Node) -> list[Choice]:
-    """Where a network runs its backbone at another stride than that at which ImageNet's weights were trained."""
-    network = (training.config["model"].get("init_args") or {}).get("network") or {}
-    stride = (network.get("init_args") or {}).get("output_stride")
-    if not stride or stride == 32 or not set(wanted_starts(training.config["model"]).values()) & {*IMAGENET}:
-        return []
-    why = "ImageNet's weights were trained at 32: the stages after it are dilated in place of strides"
-    return [Choice("stride of the backbone", str(stride), why)]
 
 
 def _said(data: Tree, name: str) -> list[Choice]:

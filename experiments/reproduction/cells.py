@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from experiments.console import Choice
 from experiments.evaluation.protocols import protocol, protocol_of_record
@@ -147,7 +148,7 @@ def measure(
             scale=scale,
             runs=tuple(runs),
             before_runs=tuple(before_runs),
-            n_objects=records.read(runs[0])["metrics"].get("n"),
+            n_objects=_units(records.read(runs[0])),
             other_start=other_start,
             never=shown,
             seconds=records.seconds([*before_runs, *runs]),
@@ -159,9 +160,9 @@ def measure(
     state = judge(published, mean, std, unit, profile, other_start)
     if state == REPRODUCED and tuple(runs) == tuple(before_runs):
         state = OFF  # the gain of a model over itself is 0, which reproduces nothing
-    sizes = [records.read(run)["metrics"].get("n") for run in (*runs, *before_runs)]
+    sizes = [_units(records.read(run)) for run in (*runs, *before_runs)]
     if len(set(sizes)) > 1:
-        unequal = f"numbers of objects differ between runs: {', '.join(sorted(map(str, set(sizes))))}"
+        unequal = f"numbers of objects (or images) differ between runs: {', '.join(sorted(map(str, set(sizes))))}"
         reason = "; ".join(filter(None, [reason, unequal]))
     return Cell(
         row=row,
@@ -220,6 +221,12 @@ def table_result(
     )
 
 
+def _units(record: Mapping[str, Any]) -> int | None:
+    """How many objects, or images, an evaluation saw; of a study, and before records said it, how many rows it had."""
+    units: int | None = record.get("units", record["metrics"].get("n"))
+    return units
+
+
 def complete(table: Table, cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """All cells of the table in reading order, with rows that became the same runs marked."""
     given = {(cell.row, cell.column): cell for cell in cells}
@@ -232,7 +239,10 @@ def complete(table: Table, cells: Iterable[Cell]) -> tuple[Cell, ...]:
         for column in table.columns:
             key = (row.label, column.name)
             if key not in measured:
-                found.append(Cell(*key, column.unit, row.published.get(column.name), QUOTED))
+                published = row.published.get(column.name)
+                found.append(
+                    Cell(row=row.label, column=column.name, unit=column.unit, published=published, state=QUOTED)
+                )
             elif key in given:
                 found.append(given[key])
             else:

@@ -52,7 +52,7 @@ class FiniteLoss(Callback):
         before = now.new_tensor([-1.0, 0.0]) if self._first is None else self._first
         self._first = torch.where((before[0] < 0) & ~torch.isfinite(now[1]), now, before)
         self._calls += 1
-        if self._due(loss):
+        if self.due(loss):
             self._look(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -66,7 +66,8 @@ class FiniteLoss(Callback):
             if not bool(torch.isfinite(weight).all()):
                 raise ValueError(f"after step {trainer.global_step} {name} is not finite: {_lower(trainer)}")
 
-    def _due(self, loss: torch.Tensor) -> bool:
+    def due(self, loss: torch.Tensor) -> bool:
+        """Whether to look at once: on a CPU always, elsewhere a look waits for the device."""
         return loss.device.type == "cpu" or self._calls % self.look_every == 0
 
     def _look(self, trainer: Trainer) -> None:

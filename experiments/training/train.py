@@ -117,6 +117,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             "steps": trainer.global_step,
             "roots": {str(spec): str(root_of_spec(spec, data["root"])) for spec in node.reads},
             "initial_weights": initial_weights(node, cli.model),
+            "adapted": adapted_in_words(cli.model),
             "first_weights": started,
             "batch_statistics": batch_statistics(cli.model, trainer, data["batch_size"]),
             "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
@@ -179,6 +180,11 @@ def initial_weights(node: Node, model: nn.Module) -> str:
         return f"run {node.parents['start'].hash}"
     sources = (getattr(module, "weights_source", None) for module in model.modules())
     return ", ".join(dict.fromkeys(filter(None, sources))) or "random"
+
+
+def adapted_in_words(model: nn.Module) -> str:
+    """Where a backbone runs at other strides and dilations than those its first weights were trained with."""
+    return ", ".join(filter(None, (getattr(module, "adapted", "") for module in model.modules())))
 
 
 def root_of_spec(spec: str | dict[str, Any], root: str | None) -> Path:

@@ -9,7 +9,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_modules.networks.pretrained import load_pretrained
+from lightning_modules.networks.pretrained import IMAGENET, load_pretrained
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -23,7 +23,8 @@ class KeepsStatistics(nn.Module):
 
     bn_statistics: Literal["live", "frozen", "loaded"] = "live"
     loaded: bool = False
-    weights_source: str = "random"  # for the record of a run
+    weights_source: str = "random"  # for the record of a run ...
+    adapted: str = ""  # ... strides and dilations, if they are others than those that its weights were trained with
 
     def train(self, mode: bool = True) -> Self:
         """As ever, but frozen batch statistics stay frozen: those layers never leave eval mode."""
@@ -130,6 +131,8 @@ def dilated_resnet(
     initialise(backbone, init)
     source = load_pretrained(backbone, name, pretrained, new_channels)
     backbone.weights_source, backbone.loaded = source or f"random ({init})", source is not None
+    if source and pretrained in IMAGENET and dilations != [1, 1, 1, 1]:
+        backbone.adapted = f"stride {strides[-1]}, stages dilated by {', '.join(map(str, dilations))}"
     if bn_affine == "frozen":
         for norm in batch_norms(backbone):
             norm.requires_grad_(False)

@@ -8,7 +8,7 @@ import timm
 from torch import Tensor, nn
 
 from lightning_modules.networks.backbones import KeepsStatistics, batch_norms
-from lightning_modules.networks.pretrained import load_pretrained
+from lightning_modules.networks.pretrained import IMAGENET, load_pretrained
 
 STEM_STRIDE = 2
 
@@ -86,6 +86,8 @@ def aligned_xception(
     source = load_pretrained(xception, name, pretrained, new_channels)
     backbone = XceptionStages(xception, output_stride, bn_statistics)
     backbone.weights_source, backbone.loaded = source or f"random ({init})", source is not None
+    if source and pretrained in IMAGENET and output_stride != 32:
+        backbone.adapted = f"stride {output_stride}, later blocks dilated by up to {dilation}"
     if bn_affine == "frozen":
         for norm in batch_norms(backbone):
             norm.requires_grad_(False)

@@ -76,7 +76,7 @@ def test_what_dead_writers_left_goes_and_what_live_ones_write_stays(tmp_path: Pa
 
 def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch):
     synced: list[tuple[str, bool]] = []
-    monkeypatch.setattr(files, "_on_disk", lambda path: synced.append((path.name, (tmp_path / "record.json").exists())))
+    monkeypatch.setattr(files, "on_disk", lambda path: synced.append((path.name, (tmp_path / "record.json").exists())))
     with whole_file(tmp_path / "record.json") as partial:
         partial.touch()
     with whole_folder(tmp_path / "index") as building:

@@ -45,7 +45,7 @@ def refused(number):
 
 
 def test_without_locks_a_dead_owner_holds_nothing_and_that_there_are_none_is_said(tmp_path, monkeypatch, capsys):
-    locks._say_once.cache_clear()
+    locks.say_once.cache_clear()
     monkeypatch.setattr(fcntl, "flock", refused(errno.ENOSYS))
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     (tmp_path / ".lock.owner").write_text(f"{platform.node()} {dead.stdout.strip()}")

@@ -199,7 +199,7 @@ def test_a_box_around_each_click_gives_the_bits_of_whole_planes(objects, size):
     for encoder in (*ADDED, *SIGNED, DistanceMap(1), GaussianMap(std=0.3)):
         boxes = encoder(points, size)
         with pytest.MonkeyPatch.context() as on_an_accelerator:
-            on_an_accelerator.setattr(drawing, "_boxes", drawing._planes)
+            on_an_accelerator.setattr(drawing, "boxes_around", drawing.whole_planes)
             assert torch.equal(boxes, encoder(points, size))
 
 

@@ -42,7 +42,7 @@ def test_the_same_rows_give_the_same_digits_from_one_or_two_processes(tmp_path):
 
 def test_a_missing_object_is_an_error_and_the_parts_stay(tmp_path):
     write_part(tmp_path, 0, [0, 1, 3])
-    with pytest.raises(RuntimeError, match="4 objects were to be evaluated, 3 of them have rows"):
+    with pytest.raises(RuntimeError, match=r"4 units \(objects, or images\) were to be evaluated, 3 have rows"):
         merge_rows(tmp_path, expected=4, processes=1)
     assert (tmp_path / "rows.0.csv").exists()
 

@@ -15,7 +15,7 @@ from datamodules.clicks.points import PointKind
 from experiments import fit
 from experiments.curves import learning_curves
 from experiments.pictures import contact_sheet, overlay, save_picture
-from experiments.reports.check import _changed_run, check_report
+from experiments.reports.check import changed_run, check_report
 from experiments.reports.files import print_report, write_report
 from experiments.reproduction.cells import Choice, Picture, judge, measure, not_run, table_result
 from experiments.reproduction.plan import Conditions
@@ -338,9 +338,9 @@ def test_a_changed_record_is_found(runs, tmp_path):
 )
 def test_what_was_changed_in_a_run_is_found(here, finished, name, change, sentence):
     run = find_run(finished(TINY)["run"])
-    assert list(_changed_run(run.record, run)) == []
+    assert list(changed_run(run.record, run)) == []
     (run.path / name).write_text(change((run.path / name).read_text()))
-    assert any(sentence in complaint for complaint in _changed_run(run.record, run))
+    assert any(sentence in complaint for complaint in changed_run(run.record, run))
 
 
 @pytest.mark.parametrize("which", ["log", "picture"])
@@ -349,7 +349,7 @@ def test_an_edited_log_or_picture_is_found_and_stands_in_nobody_s_way(here, fini
     run = find_run(record["parents"]["model"] if which == "log" else record["run"])
     file = run.path / "metrics.csv" if which == "log" else min((run.path / "pictures").glob("*.png"))
     file.write_bytes(file.read_bytes() + b"0")
-    assert [sentence.split(" is not ")[0] for sentence in _changed_run(run.record, run)] == [str(file)]
+    assert [sentence.split(" is not ")[0] for sentence in changed_run(run.record, run)] == [str(file)]
     fit.main(TINY)  # whose runs are all there
 
 

@@ -209,7 +209,7 @@ def test_a_loss_that_is_no_number_ends_training_without_a_record(store, monkeypa
 @pytest.mark.parametrize("bad", [3, 12])
 def test_on_a_gpu_too_no_bad_step_is_saved_or_finished(store, monkeypatch, bad):
     """There the loss is looked at every few steps: before each checkpoint, and at the end."""
-    monkeypatch.setattr(FiniteLoss, "_due", lambda self, loss: False)
+    monkeypatch.setattr(FiniteLoss, "due", lambda self, loss: False)
     monkeypatch.setenv("CHECKPOINT_MINUTES", "0" if bad == 3 else "9")
     right = DEXTR.training_step
 

@@ -138,6 +138,12 @@ def test_weights_fetched_before_are_used_without_asking_the_hub(monkeypatch, tmp
     backbone = dilated_resnet("resnet10t", pretrained=True)
     assert torch.equal(backbone.bn1.weight, weights["bn1.weight"])
     assert backbone.weights_source == "timm resnet10t"
+    # What ImageNet's weights were not trained with is said; where nothing differs, nothing is
+    assert backbone.adapted == "stride 8, stages dilated by 1, 1, 2, 4"
+    grids = dilated_resnet("resnet10t", output_stride=16, dilations=[1, 1, 1, [2]], pretrained=True)
+    assert grids.adapted == "stride 16, stages dilated by 1, 1, 1, [2]"
+    assert dilated_resnet("resnet10t", output_stride=32, pretrained=True).adapted == ""
+    assert dilated_resnet("resnet10t").adapted == ""
 
 
 @pytest.mark.parametrize("affine", ["trainable", "frozen"])
