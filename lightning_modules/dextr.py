@@ -19,7 +19,7 @@ from datamodules.keys import rng
 from datamodules.objects import class_counts
 from lightning_modules.corrections import Seen, appended, as_tested
 from lightning_modules.metrics.masks import crop_iou
-from lightning_modules.networks.pretrained import FIRST_WEIGHTS
+from lightning_modules.networks.first_weights import FIRST_WEIGHTS
 from lightning_modules.networks.region import RegionNet, inside_regions, region_edges
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
 

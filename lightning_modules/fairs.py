@@ -14,7 +14,7 @@ from datamodules.clicks.guidance import Guidance
 from datamodules.clicks.points import Points
 from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
-from lightning_modules.networks.pretrained import FIRST_WEIGHTS
+from lightning_modules.networks.first_weights import FIRST_WEIGHTS
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
 
 

@@ -18,7 +18,7 @@ from datamodules.names import check_name
 from lightning_modules.corrections import Seen, appended
 from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.deeplab import outputs
-from lightning_modules.networks.pretrained import FIRST_WEIGHTS
+from lightning_modules.networks.first_weights import FIRST_WEIGHTS
 from lightning_modules.schedules import Constant, backbone_and_head, stepped
 
 PAUSE = 0x9A05  # keeps these draws apart from others of the same keys

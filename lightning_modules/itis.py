@@ -18,7 +18,7 @@ from datamodules.clicks.rules import RULES
 from lightning_modules.corrections import Seen, appended, as_tested
 from lightning_modules.iterative import FreshClicks
 from lightning_modules.metrics.masks import crop_iou
-from lightning_modules.networks.pretrained import FIRST_WEIGHTS
+from lightning_modules.networks.first_weights import FIRST_WEIGHTS
 from lightning_modules.schedules import Constant, stepped
 
 VALIDATION_CLICKS = 5

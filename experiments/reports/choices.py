@@ -69,12 +69,22 @@ def _training(training: Node) -> list[Choice]:
         name = "training continues" if role == "start" else role.replace("_", " ")
         found.append(Choice(name, f"run {run.hash}"))
     if record := training.folder.record:
-        files = [f"SHA-256 {file['sha256'][:12]}" for file in (record.get("first_weights") or {}).values()]
-        found.append(Choice("initial weights", ", ".join([record.get("initial_weights", ""), *files])))
+        said = [record.get("initial_weights", ""), *started_in_words(record)]
+        found.append(Choice("initial weights", ", ".join(said)))
         if adapted := record.get("adapted"):
             found.append(Choice("backbone", adapted, "ImageNet's weights were trained at stride 32, without dilation"))
         found.append(Choice("batch statistics", record.get("batch_statistics", "")))
     return found
+
+
+def started_in_words(record: Mapping[str, Any]) -> list[str]:
+    """Of each file of first weights where it came from, its licence and its content, as far as a record has them."""
+    said = []
+    for file in (record.get("first_weights") or {}).values():
+        licence = file.get("licence", "unknown")
+        known = [file.get("source", ""), "" if licence == "unknown" else licence, f"SHA-256 {file['sha256'][:12]}"]
+        said.append(", ".join(filter(None, known)))
+    return said
 
 
 def _said(data: Tree, name: str) -> list[Choice]:

@@ -16,7 +16,7 @@ from experiments.runs.environment import git_commit
 from experiments.runs.identity import ASIDE, MACHINE, wanted_starts
 from experiments.runs.node import Node
 from experiments.runs.records import Records
-from lightning_modules.networks.pretrained import IMAGENET
+from lightning_modules.networks.first_weights import IMAGENET
 
 # Values that change no result, by section: a table with them typed is still the published one.
 HARMLESS = {"trainer": MACHINE, "data": (*ASIDE, "val", "val_batch_size"), "evaluation": ("batch_size",)}

@@ -8,15 +8,15 @@ A class says of itself what a tree alone cannot say: `files`, the arguments that
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from experiments.composition.classes import SUITE, class_paths, import_class
 from experiments.composition.tree import Tree
 from experiments.runs.files import file_digest
-from lightning_modules.networks.pretrained import IMAGENET, find_pretrained
+from lightning_modules.networks.first_weights import IMAGENET, FirstWeights, find_start
 
 # Of a trainer: where and on what a run is made, and what only shows its progress. sync_batchnorm is among them since
 # several processes then see the statistics that one would; the record says what was done.
@@ -68,7 +68,7 @@ def behaviours_of(tree: Any) -> dict[str, int]:
 
 def model_in_training(model: Tree) -> Tree:
     """What of a method's arguments shapes its training; files of first weights by their content."""
-    digests = {key: None if path is None else file_digest(path) for key, path in start_files(model).items()}
+    digests = {key: None if path is None else start_digest(path) for key, path in start_files(model).items()}
     return by_content(with_starts(model, digests.__getitem__))
 
 
@@ -102,22 +102,32 @@ def without(tree: Mapping[str, Any], keys: Collection[str]) -> Tree:
 # ------------------------------------------------------------------------------------------------- first weights
 
 
+def found_starts(model: Tree) -> dict[str, FirstWeights | None]:
+    """The first weights that a method asks for, by argument; None where training begins with random ones."""
+    return {key: find_start(backbone, wanted) for key, (wanted, backbone) in _starts(model).items()}
+
+
 def start_files(model: Tree) -> dict[str, Path | None]:
-    """The files of first weights that a method asks for, by argument; None where training begins with random ones."""
-    return {key: find_pretrained(backbone, wanted) for key, (wanted, backbone) in _starts(model).items()}
+    """Their files."""
+    return {key: start.path if start else None for key, start in found_starts(model).items()}
+
+
+def start_digest(path: Path) -> str:
+    """What a name knows first weights by; a table asks for each row, so files are read again only if written."""
+    if not path.is_file():
+        return file_digest(path)  # which says so
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, written: int, size: int) -> str:
+    return file_digest(path)
 
 
 def first_weights(model: Tree) -> dict[str, dict[str, str]]:
-    """For a record: of each file of first weights the backbone with its tag, the source, place and content."""
-    found, files = {}, start_files(model)
-    for key, (wanted, backbone) in _starts(model).items():
-        path = files[key]
-        if path is not None:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            source = "timm's cache of the hub" if wanted in IMAGENET else "a file of the user"
-            found[key] = {"backbone": backbone, "source": source, "file": str(path), "sha256": content}
-    return found
+    """For a record: of each file of first weights the backbone with its tag, source, licence, place and content."""
+    return {key: start.facts for key, start in found_starts(model).items() if start}
 
 
 def wanted_starts(model: Tree) -> dict[str, Any]:

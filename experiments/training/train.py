@@ -33,8 +33,8 @@ from experiments.training.callbacks import (
 from experiments.training.logs import join_logs, loggers, own_wandb_run
 from experiments.training.precision import cost_in_words, slowdown
 from experiments.training.values import check_values
-from lightning_modules.networks.backbones import statistics_loaded
 from lightning_modules.networks.official import load_exactly
+from lightning_modules.networks.statistics import statistics_loaded
 
 CHECKPOINT_MINUTES = 5.0
 

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones import dilated_resnet, set_stage
+from lightning_modules.networks.backbones import adapted_backbone
 from lightning_modules.networks.deeplab import PSP, conv_bn_relu, upsample
 from lightning_modules.networks.official import IOG_NAMES, NameTable
+from lightning_modules.networks.resnets import ResNetStages, set_stage
 
 
 class CoarseToFine(nn.Module):
@@ -32,7 +33,7 @@ class CoarseToFine(nn.Module):
         output: logits (B, 1, H, W) each: the prediction, then those of the side losses, coarsest first.
 
     Args:
-        backbone: a ResNet of timm; every other argument of `dilated_resnet` may follow by its name.
+        backbone: a network of timm; every other argument of `adapted_backbone` may follow by its name.
         context: pyramid pooling on the last features ("Context" in Table 3). Off, one 1x1 convolution brings them to
             `context_channels`: the paper does not say what stands in for it, and the code has no such switch.
         fine: FineNet. Off, the finest side output is the prediction, and is not returned a second time: again our
@@ -45,8 +46,8 @@ class CoarseToFine(nn.Module):
             also how the authors' does.
         output_stride: 16 in the code.
         dilations: None is the code's multi-grid: 2, 4, 8 in the blocks of the last stage, as many as there are (twice
-            that, and 2 in the stage before, at output stride 8).
-        stride_on: of bottlenecks, see `dilated_resnet`.
+            that, and 2 in the stage before, at output stride 8). Other networks than ResNets are dilated as timm does.
+        stride_on: of bottlenecks, see `adapted_backbone`.
         new_channels: filters for guidance beside the pretrained ones for RGB start at zero in the code.
     """
 
@@ -71,7 +72,7 @@ class CoarseToFine(nn.Module):
         super().__init__()
         if output_stride not in (8, 16):
             raise ValueError(f"IOG's network has an output stride of 8 or 16, got {output_stride}")
-        self.backbone = dilated_resnet(
+        self.backbone = adapted_backbone(
             backbone,
             in_channels,
             output_stride=output_stride,
@@ -81,7 +82,7 @@ class CoarseToFine(nn.Module):
             new_channels=new_channels,
             **backbone_options,
         )
-        if dilations is None:
+        if dilations is None and isinstance(self.backbone, ResNetStages):
             multi_grid = [32 // output_stride * 2**block for block in range(len(self.backbone.layer4))]
             set_stage(self.backbone.layer4, 1, multi_grid, stride_on)
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones import dilated_resnet, initialise
+from lightning_modules.networks.backbones import adapted_backbone
 from lightning_modules.networks.official import DEXTR_NAMES, NameTable
+from lightning_modules.networks.pretrained import initialise
 
 
 class DeepLab(nn.Module):
@@ -20,10 +21,10 @@ class DeepLab(nn.Module):
         output: logits (B, 1, H, W), or a list of such, the prediction first, if the head makes several: see `outputs`.
 
     Args:
-        backbone: a ResNet of timm; every other argument of `dilated_resnet` may follow by its name.
+        backbone: a network of timm; every other argument of `adapted_backbone` may follow by its name.
         head: makes the head from the channels of the four stages (`PSP`, `ASPP`, `DualAttention`, with their arguments
             bound); it returns one map of logits or a list of them.
-        init: random start of all convolutions, see `dilated_resnet`.
+        init: random start of all convolutions, see `adapted_backbone`.
     """
 
     official_names: ClassVar[NameTable] = DEXTR_NAMES
@@ -37,7 +38,7 @@ class DeepLab(nn.Module):
         **backbone_options: Any,
     ) -> None:
         super().__init__()
-        self.backbone = dilated_resnet(backbone, in_channels, init=init, **backbone_options)
+        self.backbone = adapted_backbone(backbone, in_channels, init=init, **backbone_options)
         self.head = (head or PSP)(self.backbone.channels)
         initialise(self.head, init)
 

@@ -7,9 +7,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones import KeepsStatistics, ResNetStages, batch_norms, dilated_resnet
+from lightning_modules.networks.backbones import adapted_backbone
 from lightning_modules.networks.deeplab import full_precision, upsample
 from lightning_modules.networks.pretrained import load_head
+from lightning_modules.networks.stages import Stages
+from lightning_modules.networks.statistics import KeepsStatistics, batch_norms
 from lightning_modules.networks.xception import XceptionStages, aligned_xception, truncated_normal
 
 
@@ -26,8 +28,9 @@ class DeepLabV3Plus(nn.Module):
         output: logits (B, classes, H, W).
 
     Args:
-        backbone: `xception41`, `xception65`, `xception71` or a ResNet of timm, its tag included if its weights matter
-            (`xception65.tf_in1k` are the authors'); options of `dilated_resnet`, such as `widths`, may follow by name.
+        backbone: `xception41`, `xception65`, `xception71` or another network of timm, see `adapted_backbone`, its tag
+            included if its weights matter (`xception65.tf_in1k` are the authors'); options of that, such as `widths`,
+            may follow by name.
         output_stride: input pixels per pixel of the last features.
         aspp_channels: of each branch of the pyramid and of their projection.
         rates: dilations of the pyramid's 3x3 convolutions at output stride 16; doubled at 8, where a cell is half.
@@ -38,7 +41,7 @@ class DeepLabV3Plus(nn.Module):
         head_eps: of the batch norms of pyramid and decoder.
         init: random start of what is not loaded: He, or the deviations of the authors' code (the head of both kinds of
             backbone, and Xceptions). The output layer has deviation 0.01 in both.
-        pretrained: weights of the backbone, see `dilated_resnet`; of pyramid and decoder, too, if a file has them.
+        pretrained: weights of the backbone, see `adapted_backbone`; of pyramid and decoder, too, if a file has them.
         new_channels: what the first convolution does with channels that the pretrained one lacks: a truncated
             normal of deviation 0.09 beside the kept RGB (`random`, as ITIS' code; DEXTR's loses RGB, too), zeros, or
             copies of its last one.
@@ -78,7 +81,7 @@ class DeepLabV3Plus(nn.Module):
         super().__init__()
         if output_stride not in (8, 16):
             raise ValueError(f"DeepLabv3+ has an output stride of 8 or 16, got {output_stride}")
-        self.backbone: XceptionStages | ResNetStages
+        self.backbone: XceptionStages | Stages
         known: dict[str, Any] = {
             "output_stride": output_stride,
             "pretrained": pretrained,
@@ -90,7 +93,7 @@ class DeepLabV3Plus(nn.Module):
             refuse_resnet_options(backbone_options)
             self.backbone = aligned_xception(backbone, in_channels, init=init, **known)
         else:
-            self.backbone = dilated_resnet(backbone, in_channels, **known, **backbone_options)
+            self.backbone = adapted_backbone(backbone, in_channels, **known, **backbone_options)
         if new_channels == "random":
             fill_new_channels(self.backbone)
         if backbone_eps is not None:
@@ -261,8 +264,8 @@ def legacy_matrix(n_in: int, n_out: int, like: Tensor) -> Tensor:
 
 
 def refuse_resnet_options(options: dict[str, Any]) -> None:
-    """Options of `dilated_resnet` other than its defaults, which a command line hands over unasked."""
-    defaults = {name: parameter.default for name, parameter in signature(dilated_resnet).parameters.items()}
+    """Options of `adapted_backbone` other than its defaults, which a command line hands over unasked."""
+    defaults = {name: parameter.default for name, parameter in signature(adapted_backbone).parameters.items()}
     asked = sorted(name for name, value in options.items() if name not in defaults or value != defaults[name])
     if asked:
         raise ValueError(f"an Xception has none of these options of ResNets: {', '.join(asked)}")

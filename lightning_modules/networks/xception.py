@@ -7,8 +7,9 @@ from typing import Any, Literal
 import timm
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones import KeepsStatistics, batch_norms
-from lightning_modules.networks.pretrained import IMAGENET, load_pretrained
+from lightning_modules.networks.first_weights import IMAGENET
+from lightning_modules.networks.pretrained import load_pretrained
+from lightning_modules.networks.statistics import KeepsStatistics, batch_norms
 
 STEM_STRIDE = 2
 
@@ -37,6 +38,7 @@ class XceptionStages(KeepsStatistics):
         self.blocks[self.low_level].stack.act3 = nn.ReLU()
         self.channels = (self.blocks[self.low_level].stack.conv2.conv_pw.out_channels, self.blocks[-1].out_channels)
         self.strides = (4, output_stride)
+        self.adapted = ""
         self.bn_statistics = bn_statistics
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -57,7 +59,7 @@ def aligned_xception(
     pretrained: bool | str | None = None,
     new_channels: Literal["copy_last", "zero", "random"] = "copy_last",
 ) -> XceptionStages:
-    """An aligned Xception of timm, adapted. Arguments are those of `dilated_resnet`.
+    """An aligned Xception of timm, adapted. Arguments are those of `adapted_backbone`.
 
     As in the authors' code a block that loses its stride keeps the dilation of the block before it, and the blocks
     after it make up for the loss. Xception-65: at output stride 16 only the last block is dilated (2); at 8 the

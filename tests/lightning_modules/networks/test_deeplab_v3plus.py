@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from lightning_modules.networks.backbones import batch_norms, statistics_loaded
 from lightning_modules.networks.deeplab_v3plus import ASPPWithImagePooling, Decoder, DeepLabV3Plus, legacy_upsample
 from lightning_modules.networks.official import deeplab_names
+from lightning_modules.networks.statistics import batch_norms, statistics_loaded
 
 TINY = {
     "backbone": "resnet10t",

@@ -16,7 +16,7 @@ class Averages(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer4 = nn.Identity()
+        self.last_stage = nn.Identity()
 
     def forward(self, x: Tensor, stages: int) -> list[Tensor]:
         return [F.avg_pool2d(x, 16)]
