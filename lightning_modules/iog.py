@@ -45,6 +45,7 @@ class IOG(LightningModule):
         last_side_factor: times that for the finest side loss; 2 in the released refinement training, a slip.
         image_mean, image_std: the network sees (image - mean) / std of 0..255 values; 0 and 1 in the authors' code,
             ImageNet's weights notwithstanding.
+        guidance_scale: times the maps of 0..255, beside images of another range; 1 in the authors' code.
     """
 
     behaviour = 1  # raise when a fix changes results: runs made before are then made again
@@ -74,6 +75,7 @@ class IOG(LightningModule):
         last_side_factor: float = 1.0,
         image_mean: float | list[float] = 0.0,
         image_std: float | list[float] = 1.0,
+        guidance_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.network, self.guidance, self.loss = network, guidance, loss
@@ -81,6 +83,7 @@ class IOG(LightningModule):
         self.head_lr_factor = head_lr_factor
         self.schedule = schedule or Constant()
         self.side_weight, self.last_side_factor = side_weight, last_side_factor
+        self.guidance_scale = guidance_scale
         self.late = bool(getattr(network, "click_channels", 0))
         if self.late and guidance is None:
             raise ValueError("a network with a click branch needs a guidance to draw its clicks, got none")
@@ -104,7 +107,7 @@ class IOG(LightningModule):
         if self.guidance is None or not self.late:
             return outputs(self.network(self._with_maps(encoded, points)))
         size, features = encoded
-        logits: list[Tensor] = self.network.decode(features, size, self.guidance(points, size), sides)
+        logits: list[Tensor] = self.network.decode(features, size, self.maps(points, size), sides)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -141,7 +144,14 @@ class IOG(LightningModule):
     def _with_maps(self, image: Tensor, points: Points) -> Tensor:
         if self.guidance is None:
             return image
-        return torch.cat([image, self.guidance(points, (image.shape[-2], image.shape[-1]))], dim=1)
+        return torch.cat([image, self.maps(points, (image.shape[-2], image.shape[-1]))], dim=1)
+
+    def maps(self, points: Points, size: tuple[int, int]) -> Tensor:
+        """What is drawn of the clicks, (B, G, H, W), on the scale that the network sees."""
+        if self.guidance is None:
+            raise ValueError("a network of RGB alone is shown no clicks")
+        drawn: Tensor = self.guidance(points, size)
+        return drawn if self.guidance_scale == 1 else drawn * self.guidance_scale
 
 
 class IterativeIOG(IOG):
