@@ -44,7 +44,7 @@ class CoarseToFine(nn.Module):
         init: `official` draws CoarseNet's convolutions from He's normal distribution over outputs, and leaves the rest
             as PyTorch has it; `timm` leaves CoarseNet so, too. A backbone without weights starts as timm's, which is
             also how the authors' does.
-        output_stride: 16 in the code.
+        output_stride: 16 in the code; 32 costs half on small machines.
         dilations: None is the code's multi-grid: 2, 4, 8 in the blocks of the last stage, as many as there are (twice
             that, and 2 in the stage before, at output stride 8). Other networks than ResNets are dilated as timm does.
         stride_on: of bottlenecks, see `adapted_backbone`.
@@ -63,15 +63,15 @@ class CoarseToFine(nn.Module):
         channels: int = 256,
         context_channels: int = 512,
         init: Literal["timm", "official"] = "official",
-        output_stride: Literal[8, 16] = 16,
+        output_stride: Literal[8, 16, 32] = 16,
         dilations: list[int | list[int]] | None = None,
         stride_on: Literal["conv1", "conv2"] = "conv2",
         new_channels: Literal["copy_last", "zero", "random"] = "zero",
         **backbone_options: Any,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16):
-            raise ValueError(f"IOG's network has an output stride of 8 or 16, got {output_stride}")
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"IOG's network has an output stride of 8, 16 or 32, got {output_stride}")
         self.backbone = adapted_backbone(
             backbone,
             in_channels,
@@ -169,7 +169,8 @@ class CoarseNet(nn.Module):
     """From deep to early features, each level adds its own to what came from above, and is trained to decide.
 
     Shape:
-        input: features of each level, coarsest first, of `in_channels` each; the first two of the same resolution.
+        input: features of each level, coarsest first, of `in_channels` each; the first two of the same resolution, but
+            at output stride 32.
         output: levels, coarsest first, (B, channels, h, w) each.
     """
 

@@ -33,7 +33,8 @@ class DeepLabV3Plus(nn.Module):
             may follow by name.
         output_stride: input pixels per pixel of the last features.
         aspp_channels: of each branch of the pyramid and of their projection.
-        rates: dilations of the pyramid's 3x3 convolutions at output stride 16; doubled at 8, where a cell is half.
+        rates: dilations of the pyramid's 3x3 convolutions at output stride 16; doubled at 8, where a cell is half, and
+            halved at 32.
         low_level_channels: of the projection of the stride-4 features.
         dropout: after the projection of the pyramid.
         separable: 3x3 convolutions of the head are depthwise and then pointwise, each with batch norm and rectifier.
@@ -60,7 +61,7 @@ class DeepLabV3Plus(nn.Module):
         backbone: str = "xception65.tf_in1k",
         in_channels: int = 5,
         classes: int = 2,
-        output_stride: Literal[8, 16] = 16,
+        output_stride: Literal[8, 16, 32] = 16,
         aspp_channels: int = 256,
         rates: Sequence[int] = (6, 12, 18),
         low_level_channels: int = 48,
@@ -79,8 +80,8 @@ class DeepLabV3Plus(nn.Module):
         **backbone_options: Any,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16):
-            raise ValueError(f"DeepLabv3+ has an output stride of 8 or 16, got {output_stride}")
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"DeepLabv3+ has an output stride of 8, 16 or 32, got {output_stride}")
         self.backbone: XceptionStages | Stages
         known: dict[str, Any] = {
             "output_stride": output_stride,
