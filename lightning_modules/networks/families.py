@@ -52,7 +52,8 @@ class PlainTransformer(Stages):
     """A ViT and the simple pyramid of its last map (ViTDet, Li et al. 2022, Sec. 3): enlarged, as it is, pooled.
 
     Stages that `output_stride` leaves no stride share the map of the stage before. Position embeddings are brought to
-    the size of the input.
+    the size of the input. A head that reads the last map alone leaves the enlarged ones without gradient, which several
+    processes want to know: `trainer.strategy=ddp_find_unused_parameters_true`.
     """
 
     def __init__(self, body: nn.Module, output_stride: int) -> None:
@@ -60,19 +61,16 @@ class PlainTransformer(Stages):
         self.body = body
         self.strides = tuple(min(stride, output_stride) for stride in STRIDES)
         wide: int = body.embed_dim  # type: ignore[assignment]
-        known: dict[int, tuple[int, nn.Module]] = {
-            4: (wide // 4, nn.Sequential(*doubled(wide), nn.GELU(), *doubled(wide // 2))),
-            8: (wide // 2, nn.Sequential(*doubled(wide))),
-            16: (wide, nn.Identity()),
-            32: (wide, nn.MaxPool2d(2)),
-        }
-        self.pyramid = nn.ModuleDict({str(stride): known[stride][1] for stride in dict.fromkeys(self.strides)})
-        self.channels = tuple(known[stride][0] for stride in self.strides)
+        self.twice = nn.Sequential(*doubled(wide))
+        self.fourfold = nn.Sequential(nn.GELU(), *doubled(wide // 2))
+        channels = {4: wide // 4, 8: wide // 2, 16: wide, 32: wide}
+        self.channels = tuple(channels[stride] for stride in self.strides)
 
     def forward(self, x: Tensor, stages: int = 4) -> list[Tensor]:
         body: Any = self.body
         (last,) = body.forward_intermediates(filled(x), indices=1, norm=True, intermediates_only=True)
-        made = {stride: self.pyramid[str(stride)](last) for stride in dict.fromkeys(self.strides[:stages])}
+        twice = self.twice(last)
+        made = {4: self.fourfold(twice), 8: twice, 16: last, 32: F.max_pool2d(last, 2)}
         return cut([made[stride] for stride in self.strides[:stages]], x, self.strides)
 
 

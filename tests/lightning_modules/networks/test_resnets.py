@@ -1,4 +1,3 @@
-import socket
 from pathlib import Path
 
 import pytest
@@ -7,7 +6,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lightning_modules.networks import first_weights
 from lightning_modules.networks.backbones import adapted_backbone
 from lightning_modules.networks.resnets import ResNetStages
 
@@ -98,53 +96,6 @@ def test_weights_of_another_network_are_refused(imagenet_weights):
         adapted_backbone("resnet18", pretrained=str(imagenet_weights))
     with pytest.raises(FileNotFoundError, match="no weights at"):
         adapted_backbone("resnet18", pretrained="nowhere.pth")
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def ask(*_, **__):
-        pytest.fail("something asked the network")
-
-    monkeypatch.setattr(socket, "getaddrinfo", ask)
-    monkeypatch.setattr(socket.socket, "connect", ask)
-
-
-def test_without_the_user_s_word_nothing_is_fetched_and_training_says_that_it_starts_from_random_weights(
-    monkeypatch, no_network
-):
-    monkeypatch.delenv("HUB", raising=False)
-    monkeypatch.setattr(first_weights, "try_to_load_from_cache", lambda *_: None)
-    with pytest.warns(UserWarning, match=r"no ImageNet weights for resnet10t .*random ones \(HUB=1") as said:
-        backbone = adapted_backbone("resnet10t", pretrained="imagenet")
-    assert len(said) == 1
-    assert backbone.weights_source == "random (timm)"
-
-
-def test_what_was_asked_of_the_hub_and_cannot_be_had_is_an_error(monkeypatch):
-    def offline(*_):
-        raise OSError("Name or service not known")
-
-    monkeypatch.setenv("HUB", "1")
-    monkeypatch.setattr(first_weights, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(first_weights, "hf_hub_download", offline)
-    with pytest.raises(OSError, match=r"HUB=1, but timm/resnet10t.* cannot be fetched: Name or service"):
-        adapted_backbone("resnet10t", pretrained="imagenet")
-
-
-def test_weights_fetched_before_are_used_without_asking_the_hub(monkeypatch, tmp_path):
-    weights = timm.create_model("resnet10t").state_dict()
-    save_file(weights, tmp_path / "model.safetensors")
-    monkeypatch.setattr(first_weights, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
-    monkeypatch.setattr(first_weights, "hf_hub_download", lambda *_: pytest.fail("asked the hub"))
-    backbone = adapted_backbone("resnet10t", pretrained=True)
-    assert torch.equal(backbone.bn1.weight, weights["bn1.weight"])
-    assert backbone.weights_source == "timm resnet10t.c3_in1k"
-    # What ImageNet's weights were not trained with is said; where nothing differs, nothing is
-    assert backbone.adapted == "stride 8, stages dilated by 1, 1, 2, 4"
-    grids = adapted_backbone("resnet10t", output_stride=16, dilations=[1, 1, 1, [2]], pretrained=True)
-    assert grids.adapted == "stride 16, stages dilated by 1, 1, 1, [2]"
-    assert adapted_backbone("resnet10t", output_stride=32, pretrained=True).adapted == ""
-    assert adapted_backbone("resnet10t").adapted == ""
 
 
 @pytest.mark.parametrize("affine", ["trainable", "frozen"])
