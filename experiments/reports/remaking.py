@@ -27,7 +27,7 @@ from experiments.runs.records import Records
 
 REDUCTIONS = {
     "quick": ("smaller network, crop and schedule",),
-    "small": ("small network and crop, tens of minutes on two CPU cores, random start",),
+    "small": ("small network and crop, half an hour on two CPU cores",),
     "miniature": ("drawn data, reduced network, half a minute per training",),
 }
 
