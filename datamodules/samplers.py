@@ -22,10 +22,11 @@ class TrainingSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, object) for this process; every process takes its share of each *global* batch.
 
     The global batch of step s is the same objects on 1, 2 or 4 processes and with or without gradient accumulation.
-    The last objects of an epoch that do not fill a global batch wait for another epoch's order.
+    The last objects of an epoch that do not fill a global batch wait for another epoch's order; fewer objects than one
+    such batch come more than once in it.
 
     Args:
-        size: objects; at least one global batch.
+        size: objects, at least one.
         batch_size: objects per optimiser step over all processes.
         micro_batch: objects per forward pass of one process; `processes * micro_batch` divides `batch_size`.
         consumed: forward passes already done when training resumes; they are skipped.
@@ -45,8 +46,8 @@ class TrainingSampler(Sampler[tuple[int, int]]):
             raise ValueError(
                 f"a global batch of {batch_size} does not split over {processes} processes of {micro_batch} objects"
             )
-        if size < batch_size:
-            raise ValueError(f"{size} objects do not fill a global batch of {batch_size}; lower data.batch_size")
+        if not size:
+            raise ValueError("there is no object to train on")
         self.size = size
         self.batch_size = batch_size
         self.micro_batch = micro_batch
@@ -59,7 +60,12 @@ class TrainingSampler(Sampler[tuple[int, int]]):
     @property
     def passes(self) -> int:
         """Forward passes of this process per epoch."""
-        return self.size // self.batch_size * (self.batch_size // (self.processes * self.micro_batch))
+        return self.batches * (self.batch_size // (self.processes * self.micro_batch))
+
+    @property
+    def batches(self) -> int:
+        """Global batches of an epoch."""
+        return max(self.size // self.batch_size, 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -70,7 +76,7 @@ class TrainingSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = epoch_order(self.size, self.seed, self.epoch)
-        full = order[: self.size // self.batch_size * self.batch_size]
+        full = np.resize(order, self.batches * self.batch_size)  # the first so many, or all of them again and again
         mine = full.reshape(-1, self.processes, self.micro_batch)[:, self.rank].ravel()
         skip = max(0, self.consumed - self.epoch * self.passes) * self.micro_batch
         return ((self.epoch, int(i)) for i in mine[min(skip, len(mine)) :])

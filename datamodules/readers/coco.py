@@ -23,7 +23,6 @@ from datamodules.readers.coco_joining import (
 )
 from datamodules.readers.coco_lists import AnnotationList, Annotations, Categories, Images, column
 from datamodules.readers.coco_masks import Extent, all_are_digits, polygon_extents, run_totals
-from datamodules.readers.coco_values import UNREADABLE, unusable
 from datamodules.readers.image_files import image_files
 from datamodules.readers.json_stream import list_elements, read_text
 from datamodules.readers.other_files import what_it_is
@@ -71,19 +70,15 @@ def read_lists(annotation_file: Path, annotations: AnnotationList) -> tuple[Imag
 
     Raises FileNotFoundError for a missing file, ValueError saying what the file is if not COCO's.
     """
-    images, categories = Images(annotations.wrong), Categories()
+    images, categories = Images(annotations.wrong), Categories(annotations.wrong)
     lists: dict[str, Images | AnnotationList | Categories] = {
         "images": images,
         "annotations": annotations,
         "categories": categories,
     }
-    for key, entry in list_elements(annotation_file):
+    for key, entry in list_elements(annotation_file, lists=("images", "annotations")):
         if key in lists:
-            try:
-                lists[key].add(entry)
-            except UNREADABLE as error:  # of a category: all others are left out by themselves
-                who, why = unusable("category", entry, len(categories.names) + 1, error)
-                raise ValueError(f"{who} in {annotation_file} is not as COCO's format says: {why}") from None
+            lists[key].add(entry)
     if not images.ids and images.left_out:
         raise ValueError(f"{annotation_file}: none of its images can be read: {annotations.wrong.first}")
     if not images.ids:

@@ -33,11 +33,11 @@ class Joined:
 
     @classmethod
     def of(cls, images: Images, found: Boxes, categories: Categories) -> Joined:
-        """Raises ValueError for an image id that is used twice."""
-        order, wanted = np.argsort(column(images.ids), kind="stable"), column(found.image_ids)
+        """Of two images with one id the first counts, of two annotations likewise."""
+        (order, again), wanted = images.by_id(), column(found.image_ids)
+        for i in again.tolist():
+            found.wrong.add(f"image {images.ids[i]}", f"its id is used twice; {images.names[i]!r} is left out")
         known = column(images.ids)[order]
-        if np.any(again := np.diff(known) == 0):
-            raise ValueError(f"image id {known[1:][again][0]} is used twice")
         category_ids, classes = np.array(sorted(categories.names), np.int64), column(found.category_ids)
         image, listed = _places(wanted, known)
         category, named = _places(classes, category_ids)
@@ -53,7 +53,7 @@ class Joined:
             wrong=found.wrong,
         )
         joined.refuse(~listed, lambda i: f"image_id is {wanted[i]:.0f}, which the file does not list (is it complete?)")
-        unnamed = named | (classes == -1)
+        unnamed = named | (classes == -1) | categories.none_listed
         joined.refuse(~unnamed, lambda i: f"category_id is {classes[i]:.0f}, which the file does not list")
         joined.refuse(_repeated(joined.ids), lambda i: "its id is used twice; the first one counts")
         for name in ("ids", "image", "category", "good"):

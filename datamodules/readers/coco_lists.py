@@ -23,7 +23,9 @@ from datamodules.readers.coco_values import (
     image_name,
     image_of,
     is_crowd,
+    mapping,
     unusable,
+    whole_number,
 )
 
 NOWHERE = (np.nan,) * 4  # the box of an annotation that does not say one
@@ -49,6 +51,14 @@ class Images:
                 self.wrong.add(*unusable("image", image, len(self.ids) + self.left_out + 1, error))
                 self.left_out += 1
 
+    def by_id(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the images by id, and those of images whose id another one had before."""
+        ids = column(self.ids)
+        order = np.argsort(ids, kind="stable")
+        again = np.zeros(len(ids), bool)
+        again[1:] = np.diff(ids[order]) == 0
+        return order[~again], np.sort(order[again])
+
     def _take(self, image: dict[str, Any]) -> None:
         number, height, width, name = image["id"], image["height"], image["width"], image_name(image)
         if not (height > 0 and width > 0 and height * width <= LARGEST and isinstance(name, str) and name):
@@ -60,13 +70,28 @@ class Images:
 
 
 class Categories:
-    def __init__(self) -> None:
+    def __init__(self, wrong: Wrong | None = None) -> None:
         self.names: dict[int, str] = {}
+        self.wrong, self.left_out = wrong or Wrong(), 0
 
     def add(self, category: dict[str, Any]) -> None:
-        number = int(category["id"])
-        if self.names.setdefault(number, str(category["name"])) != str(category["name"]):
-            raise ValueError("its id is used twice")
+        """Take a class, or leave it out with its annotations; of two with one id the first counts."""
+        try:
+            number, name = whole_number(mapping(category), "id"), category["name"]
+            if not isinstance(name, str | int | float) or isinstance(name, bool):
+                raise ValueError(f"name is {name!r:.40}, expected a text")
+            if self.names.setdefault(number, str(name)) != str(name):
+                raise ValueError(
+                    f"its id is used twice, for {self.names[number]!r} and {name!r:.40}; the first one counts"
+                )
+        except UNREADABLE as error:
+            self.wrong.add(*unusable("category", category, len(self.names) + self.left_out + 1, error))
+            self.left_out += 1
+
+    @property
+    def none_listed(self) -> bool:
+        """Whether a file knows no classes at all: its objects then have none, whatever number they say."""
+        return not self.names and not self.left_out
 
 
 class AnnotationList(Protocol):

@@ -47,7 +47,7 @@ def who(kind: str, entry: Any, number: int) -> str:
 
 def annotation_of(entry: Any) -> dict[str, Any]:
     """An annotation with its values as the format has them. Raises ValueError naming key and value."""
-    crowd = is_crowd(_mapping(entry))
+    crowd = is_crowd(mapping(entry))
     return {
         "id": whole_number(entry, "id"),
         "image_id": whole_number(entry, "image_id"),
@@ -61,13 +61,13 @@ def annotation_of(entry: Any) -> dict[str, Any]:
 
 def boxed_of(entry: Any) -> dict[str, Any]:
     """The same of an annotation of which only the box is read."""
-    return annotation_of({**_mapping(entry), "segmentation": None})
+    return annotation_of({**mapping(entry), "segmentation": None})
 
 
 def image_of(entry: Any) -> dict[str, Any]:
     """An image's entry likewise."""
     try:
-        name = image_name(_mapping(entry))
+        name = image_name(mapping(entry))
     except (KeyError, AttributeError):
         name = None
     if not isinstance(name, str) or not name.strip():
@@ -213,7 +213,8 @@ def _number_or_nan(value: Any) -> float:
         return math.nan
 
 
-def _mapping(entry: Any) -> dict[str, Any]:
+def mapping(entry: Any) -> dict[str, Any]:
+    """The entry. Raises ValueError where it is none."""
     if not isinstance(entry, dict):
         raise ValueError(f"{entry!r:.40} is no entry with keys and values")
     return entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _COMMA = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*")
 
 
-def list_elements(path: Path) -> Iterator[tuple[str, Any]]:
+def list_elements(path: Path, lists: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
     """(key, element) for every element of every list at the top level of a JSON object; other values are passed over.
 
     So are the elements of a mapping, `{"7": {...}, "8": {...}}`, which get its keys as their `id` where they have none.
+
+    Args:
+        lists: keys whose value must be a list or such a mapping, if they are there.
     Raises FileNotFoundError when there is no such file, ValueError naming it when it is not such an object, or cut off.
     """
     text = read_text(path)
     try:
-        yield from _elements(text)
+        yield from _elements(text, lists, path)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} {what_it_is(text) or _broken(text, error)}") from None
     except RecursionError:
@@ -60,7 +63,7 @@ def _broken(text: str, error: json.JSONDecodeError) -> str:
     return f"is not valid JSON at {place}; it may be cut off: fetch it again"
 
 
-def _elements(text: str) -> Iterator[tuple[str, Any]]:
+def _elements(text: str, lists: Sequence[str], path: Path) -> Iterator[tuple[str, Any]]:
     decode = json.JSONDecoder().raw_decode  # the C scanner, one element at a time
     place = _passed(text, "{", 0)
     while text[place : place + 1] != "}":
@@ -70,6 +73,8 @@ def _elements(text: str) -> Iterator[tuple[str, Any]]:
             value, place = decode(text, place)
             if isinstance(value, dict) and all(isinstance(element, dict) for element in value.values()):
                 yield from ((key, {"id": name, **element}) for name, element in value.items())
+            elif key in lists:
+                raise ValueError(f"{path}: {key} is {value!r:.40}, expected a list of entries")
         else:
             place = _passed(text, "[", place)
             while text[place : place + 1] != "]":
@@ -78,6 +83,8 @@ def _elements(text: str) -> Iterator[tuple[str, Any]]:
                 yield key, element
             place += 1
         place = _behind(_COMMA, text, place)
+    if (end := _behind(_SPACE, text, place + 1)) < len(text.rstrip("\0")):
+        raise json.JSONDecodeError("Extra data", text, end)
 
 
 def _passed(text: str, sign: str, place: int) -> int:

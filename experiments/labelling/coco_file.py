@@ -93,7 +93,7 @@ class Names:
                 images.add(entry)
             elif key == "categories":
                 categories.add(entry)
-        order, category_ids = np.argsort(column(images.ids), kind="stable"), sorted(categories.names)
+        (order, _), category_ids = images.by_id(), sorted(categories.names)
         named = [categories.names[number] for number in category_ids]
         same = len(order) == self.index.num_images and tuple(named) == self.index.categories
         if not same or not all(

@@ -91,9 +91,15 @@ def test_a_batch_that_does_not_split_is_refused(processes, micro_batch):
         TrainingSampler(100, 10, micro_batch, processes=processes)
 
 
-def test_too_few_objects_for_one_batch_are_refused():
-    with pytest.raises(ValueError, match=r"4 objects do not fill a global batch of 5; lower data.batch_size"):
-        TrainingSampler(4, 5, 5)
+def test_fewer_objects_than_a_batch_come_more_than_once_in_it():
+    sampler = TrainingSampler(3, 8, 4)
+    assert sampler.passes == 2
+    order = epoch_order(3, 0, 0).tolist()
+    assert [i for _, i in sampler] == [*order, *order, *order[:2]]
+    halves = [[i for _, i in TrainingSampler(3, 8, 4, rank=rank, processes=2)] for rank in range(2)]
+    assert sorted([*halves[0], *halves[1]]) == sorted([*order, *order, *order[:2]])
+    with pytest.raises(ValueError, match="there is no object to train on"):
+        TrainingSampler(0, 8, 4)
 
 
 def batches(size, batch_size, rank, processes) -> list[list[int]]:

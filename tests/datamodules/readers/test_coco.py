@@ -179,6 +179,59 @@ def test_an_annotation_with_a_wrong_value_is_left_out_by_name(tmp_path, annotati
     assert re.match(reason, index.refused[0])
 
 
+CAT, TOOTHBRUSH = {"id": 7, "name": "cat"}, {"id": 90, "name": "toothbrush"}
+
+
+@pytest.mark.parametrize(
+    ("category", "reason"),
+    [
+        ({"id": 7, "name": "dog"}, "category 7: its id is used twice, for 'cat' and 'dog'; the first one counts"),
+        ({"id": "seven", "name": "dog"}, "category seven: id is 'seven', expected a whole number"),
+        ({"id": 8}, "category 8: it has no 'name'"),
+        ({"id": 8, "name": None}, "category 8: name is None, expected a text"),
+        ("dog", "category number 3: 'dog' is no entry with keys and values"),
+    ],
+)
+def test_a_category_with_a_wrong_value_is_left_out_by_name(tmp_path, category, reason):
+    good = coco_annotation(1, 1, [SQUARE], category_id=7)
+    index = read(write_coco(tmp_path, [good], categories=[CAT, TOOTHBRUSH, category]))
+    assert list(index.native_id) == ["1"]
+    assert index.categories == ("cat", "toothbrush")
+    assert index.refused[0].startswith(reason)
+
+
+def test_objects_of_a_file_without_categories_have_none(tmp_path):
+    for number, lists in enumerate(({"categories": []}, {"categories": None})):
+        index = read(write_coco(tmp_path / str(number), [coco_annotation(1, 1, [SQUARE], category_id=3)], **lists))
+        assert (list(index.native_id), index.category.tolist(), index.categories) == (["1"], [-1], ())
+
+
+def test_of_two_images_with_one_id_the_first_counts_and_the_other_is_named(tmp_path):
+    size = {"height": SIZE[0], "width": SIZE[1]}
+    images = [{"id": 1, "file_name": name, **size} for name in ("000000000001.jpg", "again.jpg")]
+    file = write_coco(tmp_path, [coco_annotation(1, 1, [SQUARE])])
+    file.write_text(json.dumps({**json.loads(file.read_text()), "images": images}))
+    index = read(file)
+    assert list(index.native_id) == ["1"]
+    assert [Path(path).name for path in index.image_paths] == ["000000000001.jpg"]
+    assert index.refused[0] == "image 1: its id is used twice; 'again.jpg' is left out"
+
+
+@pytest.mark.parametrize(("key", "value"), [("annotations", None), ("annotations", "none"), ("images", 3)])
+def test_a_list_that_is_none_is_refused_by_its_key(tmp_path, key, value):
+    file = write_coco(tmp_path, [])
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(ValueError, match=f"{key} is {value!r}, expected a list of entries"):
+        read(file)
+
+
+def test_entries_on_lines_of_their_own_are_named_as_json_lines(tmp_path):
+    file = write_coco(tmp_path, [coco_annotation(1, 1, [SQUARE])])
+    file.write_text(file.read_text() + "\n" + file.read_text())
+    with pytest.raises(ValueError, match="is JSON lines, an entry on each line"):
+        read(file)
+
+
 def test_a_file_of_which_no_annotation_can_be_read_is_refused_with_the_first_ones(tmp_path):
     file = write_coco(tmp_path, [coco_annotation(i, 1, SHARES) for i in range(9)])
     with pytest.raises(
