@@ -14,7 +14,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) --devices $(DEVICES) --launcher 
 	$(if $(ROWS),--rows '$(ROWS)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help tables check-data check-report compare test test-fast lint format bench sweep-local fit install clean
+.PHONY: help tables check-data check-report compare test test-fast lint format bench sweep-local fit claims install clean
 
 help:  ## this list
 	@echo "Five papers, one suite: DEXTR, IOG, FAIRS, ITIS and EXITS re-made, table by table."
@@ -68,6 +68,11 @@ bench: $(INSTALLED)  ## speed and memory of loader, index, guidance and clicks, 
 
 sweep-local: $(INSTALLED)  ## NAME=dextr-components: every run of a sweep file, without any account
 	@$(BIN)/python -m experiments.sweep_local $(NAME) --profile $(PROFILE) $(ARGS)
+
+claims: $(INSTALLED)  ## PROFILE=small DATASET=... CLAIMS=...: do the papers' claims hold on small runs?
+	@$(BIN)/python -m experiments.claims --profile $(if $(filter paper,$(PROFILE)),small,$(PROFILE)) \
+		$(if $(DATASET),--dataset $(DATASET)) $(if $(CLAIMS),--claims '$(CLAIMS)') \
+		--seeds $(SEEDS) --devices $(DEVICES) --launcher $(LAUNCHER) $(ARGS)
 
 fit: $(INSTALLED)  ## RECIPE=dextr DATASET=...: train one recipe and evaluate it
 	@$(BIN)/python -m experiments.fit --config $(or $(RECIPE),dextr) $(if $(DATASET),--dataset $(DATASET)) \

@@ -83,6 +83,21 @@ def learning_curves(logs: Mapping[str, Path], path: Path, metrics: Sequence[str]
     return _save(figure, panels, path)
 
 
+def forest(lines: Mapping[str, tuple[float, float, float, str]], path: Path, axis: str) -> Path:
+    """A line for each (value, low, high, verdict): the value, its interval, and 0 for what makes no difference."""
+    figure, (axes,) = _figure(1, size=(9.6, 1.2 + 0.26 * len(lines)))
+    colours = {"holds": "#1a7f37", "does not hold": "#c62828"}
+    for place, (value, low, high, verdict) in enumerate(lines.values()):
+        colour = colours.get(verdict, "#6b7280")
+        label = verdict if verdict not in axes.get_legend_handles_labels()[1] else None
+        axes.plot([low, high], [-place, -place], color=colour, linewidth=2)
+        axes.plot(value, -place, "o", color=colour, markersize=5, label=label)
+    axes.axvline(0, color="#6b7280", linewidth=1)
+    axes.set_yticks([-place for place in range(len(lines))], [textwrap.shorten(name, 60) for name in lines], fontsize=8)
+    axes.set_xlabel(axis)
+    return _save(figure, [axes], path)
+
+
 def _figure(panels: int, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=size or (max(7.2, 4.4 * panels), 3.6), dpi=150, layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(1, panels)))

@@ -9,6 +9,7 @@ replaced whole. A key that does not exist is refused with the nearest one.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,11 @@ def compose(
         return tree
     remember_typed(tree)
     return resolve(tree)
+
+
+def dataset_values(dataset: str) -> list[str]:
+    """An overlay of data as values of a command line, `key=value`, which go before what a table's row says of data."""
+    return [f"{key}={json.dumps(value)}" for key, value in load(named_file("dataset", dataset)).items()]
 
 
 def absent_files(tree: Any) -> dict[str, str]:

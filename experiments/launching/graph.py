@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from experiments.launching.launchers import launcher
 from experiments.launching.local import Failed, InProcess
-from experiments.reproduction.planned import PlannedCell
-from experiments.reproduction.tables import Table
 from experiments.runs.folder import runs_root
-from experiments.runs.node import in_order
+from experiments.runs.node import Node, in_order
 from experiments.runs.older import older_runs
 
 
-def make_runs(table: Table, cells: Sequence[PlannedCell], devices: int, launch_by: str) -> bool:
-    """Make all runs of these cells, which learn what failed or waits. Returns whether everything that could run did."""
+class Wanted(Protocol):
+    """A cell of a table, or whatever else needs evaluations; `problem` says why it has none."""
+
+    row: str
+    problem: str
+
+    @property
+    def nodes(self) -> list[Node]: ...
+
+
+def make_runs(name: str, cells: Sequence[Wanted], devices: int, launch_by: str) -> bool:
+    """Make all runs of these cells, which learn what failed or waits. Returns whether everything that could run did.
+
+    `name`: of the table, for the console.
+    """
     titles: dict[str, str] = {}
     for cell in cells:
         for node in cell.nodes:
@@ -22,7 +34,7 @@ def make_runs(table: Table, cells: Sequence[PlannedCell], devices: int, launch_b
                 titles.setdefault(step.hash, f"{step.kind} {cell.row}"[:60])
     nodes = in_order([node for cell in cells for node in cell.nodes])
     todo = [node for node in nodes if node.folder.record is None]
-    print(f"{table.id}: {len(nodes)} runs, {len(nodes) - len(todo)} done, {len(todo)} to make", flush=True)
+    print(f"{name}: {len(nodes)} runs, {len(nodes) - len(todo)} done, {len(todo)} to make", flush=True)
     if todo and (older := older_runs(runs_root())):
         print(
             f"  {older} runs in {runs_root()} were made by an older version of the suite (see CHANGELOG.md): no row of "

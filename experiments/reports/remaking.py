@@ -80,14 +80,14 @@ def remake(request: TableRequest) -> Remade:
         file_digest(request.weights)  # a wrong path ends here, not after the first training
     conditions = Conditions(
         request.profile,
-        (*_in_processes(request.devices), *request.overrides),
+        (*in_processes(request.devices), *request.overrides),
         request.weights,
         any_row=bool(request.rows),
     )
     seeds = range(request.seeds)
     cells = planned_cells(table, conditions, seeds, request.rows)
     check_before(cells)
-    complete = make_runs(table, cells, request.devices, request.launcher)
+    complete = make_runs(table.id, cells, request.devices, request.launcher)
     folder = request.reports / profile
     before = shown_before(folder / f"{table.id}.json")
     cells += still_finished(table, before, cells, conditions, seeds)
@@ -123,7 +123,7 @@ def check_before(cells: Sequence[PlannedCell]) -> None:
     choices_by_row(cells)
 
 
-def _in_processes(devices: int) -> list[str]:
+def in_processes(devices: int) -> list[str]:
     """Values of a training by a group of processes."""
     if devices == 1:
         return []
