@@ -158,7 +158,15 @@ def _pair(tree: Mapping[str, Any]) -> tuple[Side, Side, float | None]:
     names = row.label.split(" -> ")
     specs = (cell.before, cell.after) if cell is not None else (None, None)
     sides = [
-        Side(table.id, name, column, unit, None, spec, spec.metric if spec else "")
+        Side(
+            table=table.id,
+            row=name,
+            column=column,
+            unit=unit,
+            published=None,
+            spec=spec,
+            metric=spec.metric if spec else "",
+        )
         for name, spec in zip(names, specs, strict=True)
     ]
     published = row.published.get(column)
@@ -175,7 +183,15 @@ def _side(tree: Mapping[str, Any], said: str | Mapping[str, Any]) -> Side:
         raise ValueError(f"{table.id}, {row.label!r} is a difference of two models: write it as `pair`")
     metric = own.get("metric", cell.metric if cell else "")
     published = None if "metric" in own else row.published.get(column)
-    return Side(table.id, row.label, column, table.column(column).unit, published, cell, metric)
+    return Side(
+        table=table.id,
+        row=row.label,
+        column=column,
+        unit=table.column(column).unit,
+        published=published,
+        spec=cell,
+        metric=metric,
+    )
 
 
 def _column(table: Table, name: str | None) -> str:
