@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.clicks.errors import pixels_of
 from datamodules.columns import OPTIONAL, StoredColumns, Strings, gathered, joined_offsets, object_ids, offsets_of
 from datamodules.images import read_image
 from datamodules.mask_pictures import read_strength
@@ -146,13 +147,17 @@ class ObjectIndex(StoredColumns):
     def polygons(self, i: int) -> list[NDArray[np.float64]]:
         """The rings of an object stored as polygons, each (2n,) as x, y, x, y, ... in pixels."""
         start, end = (int(place) for place in self.mask_range[i])
-        ends = self.ring_offsets[start : end + 1]
-        return [self.coordinates[first:last] for first, last in pairwise(ends)]
+        return [self.coordinates[first:last] for first, last in pairwise(self.ring_offsets[start : end + 1])]
+
+    def outline(self, i: int) -> NDArray:
+        """(n, 2) as (x, y): the vertices of an object's polygons in the order of its file; else its mask's pixels."""
+        if self.mask_kind[i] == MaskKind.POLYGONS:
+            return np.concatenate(self.polygons(i)).reshape(-1, 2)
+        return pixels_of(self.read_mask(i).mask.view(np.bool_))
 
     def run_lengths(self, i: int) -> bytes:
         """COCO's compressed counts of an object stored as run lengths."""
-        start, end = (int(place) for place in self.mask_range[i])
-        return bytes(self.rle[start:end])
+        return bytes(self.rle[slice(*self.mask_range[i])])
 
     def select(self, keep: NDArray) -> ObjectIndex:
         """The same index with only these objects (bool mask or positions); images and blobs are shared, not copied."""

@@ -31,6 +31,13 @@ class MaskKind(IntEnum):
     BOX = 4
 
 
+def pieces(mask: NDArray[np.uint8], share: float = 0.05) -> int:
+    """How many 8-connected parts of a mask (H, W) hold at least this share of its area; 0 for an empty one."""
+    _, _, found, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = found[1:, cv2.CC_STAT_AREA]  # of 0, the background, none
+    return int((areas >= share * areas.sum()).sum())
+
+
 def read_label_map(path: str | Path) -> NDArray:
     """A mask file as (H, W) integers, as stored: palette *indices*, gray levels, SBD's GTinst.Segmentation from .mat.
 

@@ -31,6 +31,7 @@ TRAINING_ONLY = (
     "transforms",
 )
 TEST_ONLY = ("test_points", "test_interpolation")
+LATER = ("supervision",)  # younger than runs that are kept: at its default it stays out of their names
 
 
 @dataclass
@@ -59,6 +60,10 @@ class SampleRecipe:
             IOG does on COCO; the paper gives no width.
         flip, rotation, scale: probability; degrees either way; range of the factor. All drawn per object and epoch.
         train_points, test_points: what the user clicks before the first prediction.
+        supervision: `mask`, the object's own; or `box`, all that weak supervision may see (EXITS): points are taken on
+            the whole image, and the box that the four extreme ones span, filled, stands for the mask in every field of
+            a sample but the full-size truth of evaluation. Unlabelled pixels follow an object's outline, so that none
+            are known. At test nothing beyond the image lies in the box; in training it lies where the view shows it.
         transforms: albumentations transforms (class_path and init_args) on the crop and its masks, after the geometry.
             They may move pixels by an affine map at most; points are simulated on the mask as they leave it.
         extras: optional fields of the Batch that a method asks for: `others`, `clean_image`.
@@ -82,6 +87,7 @@ class SampleRecipe:
     scale: tuple[float, float] = (0.75, 1.25)
     train_points: SimulatedPoints = field(default_factory=ExtremePoints)
     test_points: SimulatedPoints = field(default_factory=ExtremePoints)
+    supervision: Literal["mask", "box"] = "mask"
     transforms: list[dict[str, Any]] = field(default_factory=list)
     extras: list[Literal["others", "clean_image"]] = field(default_factory=list)
 
@@ -108,7 +114,7 @@ def views_of(sample: Mapping[str, Any]) -> tuple[View, View]:
 
 def seen_in_training(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a plain sample on which a training depends, the view as its class and what that reads."""
-    values = {**DEFAULTS, **sample}
+    values = _with_defaults(sample)
     unread = [*VIEW_KEYS, *TEST_ONLY, "warp_interpolation"]
     seen = {key: value for key, value in values.items() if key not in unread}
     if values["geometry"] == "chain":
@@ -120,8 +126,14 @@ def seen_in_evaluation(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a plain sample on which an evaluation depends, the view as its class and what that reads."""
     view = views_of(sample)[1]
     unread = [*VIEW_KEYS, *TRAINING_ONLY, *(("size", "masks", "test_interpolation") if view.whole else ())]
-    seen = {key: value for key, value in {**DEFAULTS, **sample}.items() if key not in unread}
+    seen = {key: value for key, value in _with_defaults(sample).items() if key not in unread}
     return {**seen, "view": _named(view)}
+
+
+def _with_defaults(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """All values of a plain sample, without those LATER ones that change nothing."""
+    values = {**DEFAULTS, **sample}
+    return {key: value for key, value in values.items() if key not in LATER or value != DEFAULTS[key]}
 
 
 def _named(view: View) -> dict[str, Any]:

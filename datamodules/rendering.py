@@ -32,12 +32,14 @@ def evaluation_views(
 ) -> Views:
     """The published test-time chain, without augmentation.
 
-    The view is of the `drawn` box where a user has made one, else of the mask's own.
+    The view is of the `drawn` box where a user has made one, else of the mask's own. A box that supervises is nothing
+    beyond the image, also where the view shows the image once more (MAL's code).
     """
     view, full = recipe.evaluation_view, size_of(mask)
     box = tight_box(mask) if drawn is None else drawn
     place = view.placed(Located(box, full, last=partial(_last_labelled, mask, void, box, None)), recipe.size, None)
-    image, mask, void = _cut((image, mask, void), view, place, recipe.test_interpolation, recipe)
+    beyond: geometry.Beyond = "zero" if recipe.supervision == "box" else view.beyond
+    image, mask, void = _cut((image, mask, void), view, place, recipe.test_interpolation, recipe, beyond)
     return Views(image, mask, _with_outside(void, place.grid, full, view), place.grid, place.crop_box, box)
 
 
@@ -64,7 +66,7 @@ def augmented_views(
     place = view.placed(Located(box, full, seen is None, last), recipe.size, draw)
     to_crop = geometry.after(place.grid, matrix)
     if chain:
-        image, mask, void = _cut((image, mask, void), view, place, recipe.interpolation, recipe)
+        image, mask, void = _cut((image, mask, void), view, place, recipe.interpolation, recipe, view.beyond)
         if seen is None and view.black_when_gone:
             image, void = np.zeros_like(image), np.zeros_like(void)
     else:
@@ -97,6 +99,9 @@ def _box_through(mask: NDArray, matrix: NDArray) -> NDArray[np.int64] | None:
     """The tight box of a mask moved by `matrix` within its frame, None when it left; only where it can be is drawn."""
     if (own := _box_of(mask)) is None:
         return None
+    if any(np.array_equal(matrix, known) for known in (np.eye(2, 3), geometry.flip_matrix(mask.shape[1]))):
+        ends = geometry.apply(matrix, own.reshape(2, 2))  # pixels fall on pixels: nothing has to be drawn
+        return np.concatenate([ends.min(axis=0), ends.max(axis=0)]).astype(np.int64)
     full, (x_min, y_min, x_max, y_max) = np.array(mask.shape[::-1]), own
     corners = [[x, y] for x in (x_min - 1, x_max + 1) for y in (y_min - 1, y_max + 1)]
     reached = geometry.apply(matrix, np.array(corners))
@@ -122,14 +127,19 @@ def _last_labelled(
 
 
 def _cut(
-    arrays: tuple[NDArray, NDArray, NDArray], view: View, place: Place, interpolation: str, recipe: SampleRecipe
+    arrays: tuple[NDArray, NDArray, NDArray],
+    view: View,
+    place: Place,
+    interpolation: str,
+    recipe: SampleRecipe,
+    masks_beyond: geometry.Beyond,
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Image, mask and void on the crop's grid by the chain."""
+    """Image, mask and void on the crop's grid by the chain; the masks may end where the image is shown once more."""
     image, mask, void = arrays
     resized = partial(view.resized, interpolation=interpolation)
     resized_mask = partial(view.resized_mask, soft=recipe.masks == "soft")
     seen = place.cut(image, resized, view.beyond)
-    return seen, place.cut(mask, resized_mask, view.beyond), place.cut(void, resized_mask, view.beyond)
+    return seen, place.cut(mask, resized_mask, masks_beyond), place.cut(void, resized_mask, masks_beyond)
 
 
 def _warped_mask(mask: NDArray, matrix: NDArray, size: Size, view: View, recipe: SampleRecipe) -> NDArray:

@@ -13,13 +13,23 @@ from numpy.typing import NDArray
 from datamodules.catalog import open_index
 from datamodules.index import ObjectIndex, concatenate, object_ids
 from datamodules.keys import rng
+from datamodules.masks import pieces
 from datamodules.names import hint
 from datamodules.pseudo_labels import labelled
-from datamodules.ranges import COUNT, WHOLE, Range
+from datamodules.ranges import COUNT, PROBABILITY, WHOLE, Range
 from datamodules.readers.point_files import called, recorded_objects
 from datamodules.sets.pascal import CATEGORIES
 
 OBJECT_ID = Range(0, 2**63 - 1, whole=True)
+VALUES = {
+    "min_area": Range(0),
+    "limit": WHOLE,
+    "every": COUNT,
+    "min_box_area": Range(0),
+    "min_side": Range(0),
+    "pieces": WHOLE,
+    "piece_share": PROBABILITY,
+}
 PASCAL_CLASSES_IN_COCO = (
     "person",
     "bird",
@@ -60,6 +70,12 @@ class Selection:
         listed: a file with ids of objects, one a line: of those left, only these.
         recorded: a file of points that people clicked (datamodules/clicks/recorded.py): only objects that it names.
         labelled: a label run's file: of those left, the objects that it has masks for, with these masks.
+        min_box_area: smallest area of the object's box, in pixels; MAL trains on boxes of more than 2048: 2049.
+        min_side: smallest width and height of the box, in pixels; MAL has more than 2 of each: 3.
+        pieces: only objects whose mask has at least so many connected parts (8-connected) that each hold at least
+            `piece_share` of its area: 2 stands in for Separated COCO, whose list is published (Zhan et al., BMVC 2022).
+            Their masks are read for it each time. 0 for all objects.
+        piece_share: see `pieces`.
 
     Raises ValueError for a value that is none of these.
     """
@@ -74,11 +90,15 @@ class Selection:
     listed: str | None = None
     recorded: str | None = None
     labelled: str | None = None
+    min_box_area: int = 0
+    min_side: int = 0
+    pieces: int = 0
+    piece_share: float = 0.05
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name):
             raise ValueError(f"a data set is called by a name, such as pascal/val, got {self.name!r}")
-        for key, allowed in (("min_area", Range(0)), ("limit", WHOLE), ("every", COUNT)):
+        for key, allowed in VALUES.items():
             allowed.checked(getattr(self, key), f"{self.name}: {key}")
         names = self.categories if isinstance(self.categories, (list, tuple)) else [self.categories]
         if not all(isinstance(name, str) for name in names):
@@ -131,6 +151,12 @@ def _select(index: ObjectIndex, selection: Selection, seed: int) -> ObjectIndex:
         keep &= np.isin(index.image, _share(index, selection.share))
     if selection.recorded is not None:
         keep &= called(index, recorded_objects(selection.recorded))
+    if selection.min_box_area or selection.min_side:
+        sides = index.box[:, 2:].astype(np.int64) - index.box[:, :2] + 1
+        keep &= (sides.prod(axis=1) >= selection.min_box_area) & (sides.min(axis=1) >= selection.min_side)
+    if selection.pieces:
+        for i in np.flatnonzero(keep).tolist():
+            keep[i] = pieces(index.read_mask(i).mask, selection.piece_share) >= selection.pieces
     if keep.all() and not selection.limit and selection.every == 1 and selection.listed is None:
         return index
     positions = np.flatnonzero(keep)[:: selection.every]

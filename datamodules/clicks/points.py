@@ -104,6 +104,8 @@ class Target:
             where nobody knows them.
         native_id: what the object's data set calls it; points that people clicked are kept under it.
         to_crop: (2, 3) affine map from pixels of the image to those of the crop; None for the image itself.
+        outline: gives the object's vertices (n, 2) as (x, y) in pixels of the image, in the order of their file, see
+            `ObjectIndex.outline`; None where nobody knows them.
     """
 
     mask: NDArray[np.uint8]
@@ -111,6 +113,7 @@ class Target:
     others: Callable[[], NDArray[np.uint8]] | None = None
     native_id: str = ""
     to_crop: NDArray[np.float64] | None = None
+    outline: Callable[[], NDArray] | None = None
 
 
 class SimulatedPoints(ABC):
