@@ -33,6 +33,15 @@ IOG_NAMES: NameTable = {
     r"^Fine_net\.": "fine.",
 }
 
+# MAL, whose network EXITS keeps: timm's names in the blocks; its query is made in the "roi_head".
+MAL_NAMES: NameTable = {
+    r"^backbone\.patch_embed\.proj\.3\.3\.": "backbone.patch_embed.project.",
+    r"^backbone\.patch_embed\.proj\.(?=\d)": "backbone.patch_embed.stages.",
+    r"^roi_head\.mlp1\.": "decoder.query.0.",
+    r"^roi_head\.mlp2\.": "decoder.query.2.",
+    r"^mask_head\.convs\.(\d)\.conv\.": r"decoder.pixels.\1.",
+}
+
 UNSAFE = re.compile("Unsupported global")
 LISTED = 8  # names shown per kind of mismatch; the count says how many there are
 
