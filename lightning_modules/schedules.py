@@ -36,16 +36,19 @@ class Poly:
 
 
 class Cosine:
-    """Half a cosine from 1 to 0 after a linear warm-up over the first `warmup` of the steps."""
+    """Half a cosine from 1 to `floor` (0.2 in MAL) after a linear warm-up over the first `warmup` of the steps."""
 
-    def __init__(self, warmup: float = 0.0) -> None:
-        self.warmup = warmup
+    def __init__(self, warmup: float = 0.0, floor: float = 0.0) -> None:
+        self.warmup, self.floor = warmup, floor
 
     def __call__(self, done: float) -> float:
         """Factor at this progress."""
         if done < self.warmup:
             return min(1.0, max(done, 1e-3) / self.warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - self.warmup) / (1 - self.warmup))))
+        if self.warmup == 1:  # nothing follows the warm-up
+            return 1.0
+        fallen = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - self.warmup) / (1 - self.warmup))))
+        return self.floor + (1 - self.floor) * fallen
 
 
 class Steps:

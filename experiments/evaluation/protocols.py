@@ -29,6 +29,7 @@ PROTOCOLS = {
     "grabcut_error": "experiments.evaluation.objects.GrabCutError",
     "clicks": "experiments.evaluation.clicks.Clicks",
     "oracle": "experiments.evaluation.oracle.Oracle",
+    "retrieval": "experiments.evaluation.retrieval.Retrieval",
 }
 STUDIES = {"focus": "experiments.evaluation.focus.Focus"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             "adapted": adapted_in_words(cli.model),
             "first_weights": started,
             "batch_statistics": batch_statistics(cli.model, trainer, data["batch_size"]),
+            "said": said(cli.model),
             "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
         },
     )
@@ -133,9 +134,13 @@ def say_cost(trainer: Trainer, precision: str) -> None:
 
 
 def taken(config: Tree) -> Mapping[str, str]:
-    """The roles of finished runs that a tree's method takes beside a start, and the part of it that each one fills."""
-    found: Mapping[str, str] = getattr(import_class(config["model"]["class_path"]), "takes", {})
-    return found
+    """The roles of finished runs that a tree's method takes beside a start, and the part of it that each one fills.
+
+    Of a method that takes runs only with some arguments, EXITS without its points, `takes` is a function of these.
+    """
+    model = config["model"]
+    declared: Mapping[str, str] | Callable = getattr(import_class(model["class_path"]), "takes", {})
+    return declared(model.get("init_args") or {}) if callable(declared) else declared
 
 
 def check_roles(node: Node) -> None:
@@ -167,7 +172,9 @@ def take_parents(node: Node, model: LightningModule) -> None:
         part = getattr(model, name, None)
         if not isinstance(part, nn.Module):
             raise ValueError(f"{type(model).__name__} takes a run as {role!r} for its part {name!r}, which it has not")
-        network: nn.Module = load_model(run).network  # type: ignore[assignment]
+        taken_from = load_model(run)
+        getattr(model, "check_taken", lambda *_: None)(role, taken_from)
+        network: nn.Module = taken_from.network  # type: ignore[assignment]
         load_exactly(part, network.state_dict(), source=f"run {run.hash} as {role}")
         part.requires_grad_(False).eval()
     if not any(weight.requires_grad for weight in model.parameters()):
@@ -180,6 +187,12 @@ def initial_weights(node: Node, model: nn.Module) -> str:
         return f"run {node.parents['start'].hash}"
     sources = (getattr(module, "weights_source", None) for module in model.modules())
     return ", ".join(dict.fromkeys(filter(None, sources))) or "random"
+
+
+def said(model: nn.Module) -> dict[str, str]:
+    """What a method itself says of its training, in words by what it is about: EXITS' rate for the global batch."""
+    facts: Callable[[], dict[str, str]] = getattr(model, "facts", dict)
+    return facts()
 
 
 def adapted_in_words(model: nn.Module) -> str:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_modules.schedules import Constant, Cosine, Poly, Steps, stepped
+from tests.conftest import GOLDEN
 
 warm_ups = st.floats(1e-5, 0.9)
 
@@ -103,3 +104,18 @@ def test_a_schedule_follows_the_optimisers_steps(schedule):
 @pytest.mark.parametrize("schedule", [Constant(), Poly(warmup=0.1), Cosine(warmup=0.1), ITIS])
 def test_training_a_step_too_long_is_no_error(schedule):
     assert schedule(1.01) == schedule(1)
+
+
+@pytest.mark.parametrize("data", ["coco", "alt"])
+def test_mals_rate_per_object_times_the_batch_agrees_with_its_code_wherever_it_has_begun(data):
+    golden = np.load(GOLDEN / "exits.npz")
+    devices, batch, epochs, warm_up, steps = golden[f"lr/{data}/cfg_gpus_batch_epochs_warmup_iters"].tolist()
+    schedule = Cosine(warmup=warm_up / epochs, floor=0.2)
+    for (epoch, step), rate in zip(golden[f"lr/{data}/epoch_step"], golden[f"lr/{data}/expected"]):
+        done = (epoch + step / steps) / epochs
+        if done > 1e-3:  # before that the code's rate is 0, with which nothing is learned
+            assert 1.5e-6 * devices * batch * schedule(float(done)) == pytest.approx(float(rate), abs=1e-10)
+
+
+def test_a_training_that_is_all_warm_up_ends_at_its_peak():
+    assert [Cosine(warmup=1.0, floor=0.2)(done) for done in (0.25, 0.5, 1)] == pytest.approx([0.25, 0.5, 1])
