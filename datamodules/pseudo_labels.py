@@ -1,7 +1,7 @@
 """Masks that a model made in place of a data set's own: `{name: coco2017/val, labelled: runs/<hash>/labels.json}`.
 
 The file is that of a `label` run: COCO's format, where every annotation says which object it labels (`object_id`). The
-objects keep their ids; those that got no mask are left out.
+objects keep their ids; those that got no mask are left out. Crowds, copied from the data set's own file, label nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from datamodules import cache
 from datamodules.columns import Strings, offsets_of
 from datamodules.index import MaskKind, ObjectIndex, check_unique
 from datamodules.readers.coco_lists import Annotations, column
+from datamodules.readers.coco_values import is_crowd
 from datamodules.readers.json_stream import list_elements
+
+MEASURED = 10_000  # masks are measured so many at a time
 
 
 def labelled(index: ObjectIndex, file: Path | str) -> ObjectIndex:
-    """The objects of `index` that this file has masks for, with these masks and their boxes and areas.
+    """The objects of `index` that this file has masks for, with these masks, their tight boxes and their areas.
 
     Raises FileNotFoundError without the file; ValueError when it is no label run's, when a mask is not of its image's
     size, and when it labels none of the objects.
@@ -79,6 +83,8 @@ def _read_labels(file: Path) -> ObjectIndex:
         if key != "annotations":
             continue
         try:
+            if entry.get("iscrowd") and is_crowd(entry):
+                continue
             annotations.add(entry)
             object_ids.append(entry["object_id"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -87,14 +93,14 @@ def _read_labels(file: Path) -> ObjectIndex:
     if annotations.wrong.count:
         raise ValueError(f"{file} is not the labels.json of a label run: {annotations.wrong.first}")
     if not len(annotations.ids) or len(annotations.ids) != len(object_ids):
-        raise ValueError(f"{file} is not the labels.json of a label run: it has no masks, or crowds")
+        raise ValueError(f"{file} is not the labels.json of a label run: it has no masks, or crowds alone")
     kinds = column(annotations.kinds)
     if (kinds != MaskKind.RLE).any():
         raise ValueError(f"{file} is not the labels.json of a label run: its masks are not run lengths")
     ids = column(object_ids).astype(np.int64)
     offsets = offsets_of(column(annotations.lengths).astype(np.int64))
-    sizes, image = np.unique(column(annotations.rle_sizes, 2), axis=0, return_inverse=True)
-    box = column(annotations.boxes, 4).astype(np.int32)
+    rle, rle_sizes = np.frombuffer(annotations.rle, np.uint8), column(annotations.rle_sizes, 2)
+    sizes, image = np.unique(rle_sizes, axis=0, return_inverse=True)
     order = np.argsort(ids, kind="stable")
     index = ObjectIndex(
         dataset=f"labels of {file.parent.name}",
@@ -103,12 +109,29 @@ def _read_labels(file: Path) -> ObjectIndex:
         object_id=ids[order],
         native_id=Strings.of(map(str, column(annotations.ids)[order].tolist())),
         image=image.reshape(-1).astype(np.int32)[order],
-        box=np.concatenate([box[:, :2], box[:, :2] + box[:, 2:] - 1], axis=1)[order],
+        box=tight_boxes(rle, offsets, rle_sizes)[order],
         area=column(annotations.areas).astype(np.int64)[order],
         category=np.full(len(ids), -1, np.int32),
         mask_kind=kinds.astype(np.uint8)[order],
         mask_range=np.stack([offsets[:-1], offsets[1:]], axis=1)[order],
-        rle=np.frombuffer(annotations.rle, np.uint8),
+        rle=rle,
     )
     check_unique(index)
     return index
+
+
+def tight_boxes(rle: NDArray[np.uint8], offsets: NDArray[np.int64], sizes: NDArray) -> NDArray[np.int32]:
+    """The boxes (n, 4), inclusive xyxy, of masks of these sizes (n, 2) as (H, W): their `bbox` is the annotated one.
+
+    `offsets` (n + 1,): where the bytes of each mask's compressed run lengths begin.
+    """
+    found = np.zeros((len(sizes), 4), np.float64)
+    for first in range(0, len(sizes), MEASURED):
+        last = min(first + MEASURED, len(sizes))
+        ends, part = offsets[first : last + 1].tolist(), sizes[first:last].tolist()
+        encoded = [
+            {"size": size, "counts": bytes(rle[start:end])} for size, start, end in zip(part, ends[:-1], ends[1:])
+        ]
+        found[first:last] = coco_mask.toBbox(encoded)
+    found[:, 2:] += found[:, :2] - 1
+    return found.astype(np.int32)

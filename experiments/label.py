@@ -7,7 +7,8 @@
 RUN is a run's folder or the beginning of its hash. With boxes it must need no more than a box says: outside points, or
 the box's centre; one that needs an inside point has it found by `--first`, a run of outside points. With a data set the
 points are simulated on its masks. The same command goes on where a killed one stopped. Masks go into labels.json of a
-run of its own, which any training takes: `{name: coco2017/val, labelled: runs/<hash>/labels.json}`.
+run of its own, which any training takes: `{name: coco2017/val, labelled: runs/<hash>/labels.json}`; what they are worth
+stands beside it in quality.md (docs/labels.md).
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from datamodules.files import whole_file
 from datamodules.ranges import COUNT, PROBABILITY
 from experiments.composition.merging import parse_data
 from experiments.console import one_sentence
+from experiments.evaluation.settings import LabelSettings
+from experiments.labelling.quality_page import PAGE
 from experiments.labelling.requests import label_node
 from experiments.launching.making import execute
 from experiments.options import Parser, file_to_write
@@ -43,6 +47,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=COUNT, help="every n-th object")
     parser.add_argument("--limit", type=COUNT, help="this many objects, drawn by the data's seed")
     parser.add_argument("--threshold", type=PROBABILITY, help="of the probability; default: the recipe's")
+    parser.add_argument(
+        "--empty",
+        choices=get_args(get_type_hints(LabelSettings)["empty"]),
+        help="what an object without a mask, or at most 2 pixels thin, gets; default: the recipe's, else nothing",
+    )
     parser.add_argument("--out", type=file_to_write, help="where to put a copy of labels.json")
     parser.add_argument("--devices", type=COUNT, default=1, help="processes; default: 1")
     return parser.parse_args(arguments)
@@ -59,6 +68,7 @@ def node_of(options: argparse.Namespace) -> Node:
         every=options.every,
         limit=options.limit,
         threshold=options.threshold,
+        empty=options.empty,
         devices=options.devices,
     )
 
@@ -75,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with whole_file(options.out) as partial:
             shutil.copyfile(labels, partial)
     made = f"masks: {options.out or labels}, a few pictures: {node.folder.path / 'pictures'}"
+    if (page := node.folder.path / PAGE).exists():  # runs of earlier versions have none
+        made += f", their quality: {page}"
     empty = f"; {record['metrics']['empty']:,} objects got no mask" if record["metrics"]["empty"] else ""
     print(f"{made}{empty}{left_out_in_words(record)}")
 

@@ -53,6 +53,18 @@ class MaskSettings:
 
 
 @dataclass(frozen=True)
+class LabelSettings(MaskSettings):
+    """The same, and what a label run writes for an object whose mask is empty or whose box is at most 2 pixels thin.
+
+    Args:
+        empty: of a thin one what the network says, and of an empty one `nothing`; or, of both, the filled `box` or the
+            filled `quadrilateral` of the extreme points.
+    """
+
+    empty: Literal["nothing", "box", "quadrilateral"] = "nothing"
+
+
+@dataclass(frozen=True)
 class SweepSettings(MaskSettings):
     """The same, and other thresholds that a report shows for comparison."""
 
@@ -107,8 +119,10 @@ def _check_shares(name: str, values: Sequence[float]) -> None:
 
 
 def check_section(evaluation: Tree, kinds: Iterable[type]) -> None:
-    """Raises ValueError for a key in none of `kinds`, the settings of all protocols, and for wrong shared values."""
-    known = {*SHARED, *(each.name for kind in kinds for each in fields(kind))}
+    """Raises ValueError for a key that no one of `kinds` reads, the settings of all protocols, and no label run does,
+    and for wrong shared values.
+    """
+    known = {*SHARED, *(each.name for kind in (LabelSettings, *kinds) for each in fields(kind))}
     for key in evaluation:
         if key not in known:
             raise ValueError(f"no value evaluation.{key}; {hint(key, sorted(known))}")

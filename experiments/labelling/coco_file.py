@@ -1,4 +1,6 @@
-"""labels.json of a `label` run, in COCO's format, with the annotation file's own numbers where there is one."""
+"""labels.json of a `label` run, in COCO's format, with the annotation file's own numbers, boxes and crowds where there
+is one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import json
 import os
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import unquote
@@ -16,16 +20,22 @@ import numpy as np
 from datamodules.catalog import find, root_of
 from datamodules.files import whole_file
 from datamodules.index import ObjectIndex
-from datamodules.readers.coco_lists import Categories, Images, column
+from datamodules.readers.coco_joining import on_image, shares_of_an_image
+from datamodules.readers.coco_lists import Boxes, Categories, Images, column
+from datamodules.readers.coco_values import UNREADABLE, is_crowd, whole_number
 from datamodules.readers.json_stream import list_elements
+from datamodules.selection import Selection
+from datamodules.sets.coco import own_file
 from experiments.composition.tree import Tree
 from experiments.labelling.rows import LabelRow
 
 
 def write_labels(file: Path, rows: Iterable[LabelRow], index: ObjectIndex, about: Tree, names: Names) -> None:
-    """labels.json from rows in the order of the index: the file is there when it is complete.
+    """labels.json from rows in the order of the index, then the crowds: the file is there when it is complete.
 
-    `empty` lists the objects without a mask, which are no annotations.
+    One annotation per object, however many pieces its mask has; `bbox` is the annotated box, `area` that of the mask;
+    `filled` is there, and true, where something stands in for what the network did not find. `empty` lists the objects
+    without a mask, which are no annotations.
     """
     empty: list[int] = []
 
@@ -41,17 +51,17 @@ def write_labels(file: Path, rows: Iterable[LabelRow], index: ObjectIndex, about
                 "category_id": names.category(int(index.category[i])),
                 "segmentation": row["segmentation"],
                 "area": row["area"],
-                "bbox": row["bbox"],
+                "bbox": names.box(i),
                 "iscrowd": 0,
                 "score": row["score"],
                 "object_id": row["object_id"],
-            }
+            } | ({"filled": True} if row.get("filled") else {})
 
     with whole_file(file) as partial, partial.open("w") as out:
         out.write(f'{{"info": {json.dumps(about)}')
         _write_list(out, "images", names.images())
         _write_list(out, "categories", names.categories())
-        _write_list(out, "annotations", annotations())
+        _write_list(out, "annotations", chain(annotations(), names.crowds()))
         _write_list(out, "empty", empty)
         out.write("\n}\n")
 
@@ -64,35 +74,60 @@ def _write_list(out: TextIO, key: str, entries: Iterable[Any]) -> None:
 
 
 class Names:
-    """What images, categories and annotations are called in labels.json.
+    """What images, categories and annotations are called in labels.json, and their annotated boxes.
 
     By the numbers of the annotation file that the objects were listed from, so that the masks can be joined with it;
     where there is none, by running numbers from 1.
+
+    Args:
+        whole: all objects of the file are labelled: images that hold only crowds are listed, too.
+        crowds_are_objects: then none is copied.
     """
 
-    def __init__(self, index: ObjectIndex, source: Path | None = None) -> None:
-        self.index = index
+    def __init__(
+        self, index: ObjectIndex, source: Path | None = None, *, whole: bool = False, crowds_are_objects: bool = False
+    ) -> None:
+        self.index, self.source = index, source
         self.image_ids, self.category_ids = np.arange(index.num_images) + 1, np.arange(len(index.categories)) + 1
         self.file_names: list[str] | None = None
+        self.boxes = np.asarray(index.box, np.float64)  # (n, 4) as x, y, width, height
+        self.boxes[:, 2:] += 1 - self.boxes[:, :2]
+        self.listed = np.zeros(index.num_images, bool)
+        self.listed[index.image] = True
+        self._crowds_on = array("q")  # the image of each crowd
         self.native = source is not None and self._taken_from(source)
+        if not self.native or crowds_are_objects:
+            self._crowds_on = array("q")
+        if whole:
+            self.listed |= np.isin(self.image_ids, column(self._crowds_on))
+        self.num_crowds = int(np.isin(column(self._crowds_on), self.image_ids[self.listed]).sum())
         folders = {os.path.dirname(path) for path in index.image_paths}
         self.folder = os.path.commonpath(folders) if folders else ""
 
     @classmethod
     def of(cls, index: ObjectIndex, spec: str | Tree, root: str | None) -> Names:
         """For the objects of one entry of a recipe's data."""
-        data_set = find(spec if isinstance(spec, str) else spec["name"])
+        selection = Selection.of(spec)
+        data_set = find(selection.name)
         sources = [] if data_set.parts else data_set.sources(root_of(data_set, root))
-        return cls(index, sources[0] if [path.suffix for path in sources] == [".json"] else None)
+        if [path.suffix for path in sources] != [".json"]:
+            return cls(index)
+        kind, _, place = selection.name.partition(":")
+        as_objects = kind in ("coco_json", "boxes") and own_file(kind, place).crowds_are_objects
+        return cls(index, sources[0], whole=selection == Selection(selection.name), crowds_are_objects=as_objects)
 
     def _taken_from(self, source: Path) -> bool:
         """Take the file's own numbers; False when it does not list these images and categories in the index's order."""
-        images, categories = Images(), Categories()
+        images, categories, annotations = Images(), Categories(), Boxes(crowds=True)
         for key, entry in list_elements(source):
             if key == "images":
                 images.add(entry)
             elif key == "categories":
                 categories.add(entry)
+            elif key == "annotations":
+                annotations.add(entry)
+                if (image := _image_of_crowd(entry)) is not None:
+                    self._crowds_on.append(image)
         (order, _), category_ids = images.by_id(), sorted(categories.names)
         named = [categories.names[number] for number in category_ids]
         same = len(order) == self.index.num_images and tuple(named) == self.index.categories
@@ -103,7 +138,31 @@ class Names:
         self.image_ids = column(images.ids)[order].astype(np.int64)
         self.category_ids = np.array(category_ids, np.int64)
         self.file_names = [images.names[k] for k in order.tolist()]  # with their folders: the pictures are found again
+        self._take_boxes(annotations)
         return True
+
+    def _take_boxes(self, annotations: Boxes) -> None:
+        """The file's own boxes where it says one that can be; of two annotations with one id the first counts."""
+        ids, wanted = column(annotations.ids).astype(np.int64), np.array([int(name) for name in self.index.native_id])
+        if not len(ids):
+            return
+        order = np.argsort(ids, kind="stable")
+        places = order[np.minimum(np.searchsorted(ids[order], wanted), len(ids) - 1)]
+        boxes, sizes = column(annotations.boxes, 4)[places], self.index.image_size[self.index.image]
+        said = (ids[places] == wanted) & on_image(boxes, sizes) & ~shares_of_an_image(*boxes.T)
+        self.boxes[said] = boxes[said]
+
+    def crowds(self) -> Iterator[Tree]:
+        """The file's crowds on the images that are listed, one after the other, as they stand there."""
+        if self.num_crowds and self.source is not None:
+            listed = set(self.image_ids[self.listed].tolist())
+            for key, entry in list_elements(self.source):
+                if key == "annotations" and _image_of_crowd(entry) in listed:
+                    yield entry
+
+    def box(self, i: int) -> list[float]:
+        """COCO's x, y, width, height; whole numbers without a point."""
+        return [int(value) if value == int(value) else value for value in self.boxes[i].tolist()]
 
     def annotation(self, i: int) -> int:
         return int(self.index.native_id[i]) if self.native else i + 1
@@ -115,8 +174,8 @@ class Names:
         return int(self.category_ids[place]) if place >= 0 else 0
 
     def images(self) -> Iterator[Tree]:
-        """Those that hold objects."""
-        for k in np.unique(self.index.image).tolist():
+        """Those that hold objects, or crowds that are copied."""
+        for k in np.flatnonzero(self.listed).tolist():
             height, width = self.index.image_size[k].tolist()
             path = self.index.image_paths[k]
             name = os.path.relpath(path, self.folder) if self.file_names is None else self.file_names[k]
@@ -128,6 +187,14 @@ class Names:
             yield {"id": number, "name": name}
         if (np.asarray(self.index.category) < 0).any():
             yield {"id": 0, "name": "object"}
+
+
+def _image_of_crowd(entry: Any) -> int | None:
+    """The number of a crowd's image; None for what is no crowd, or says nothing that can be read."""
+    try:
+        return whole_number(entry, "image_id") if entry.get("iscrowd") and is_crowd(entry) else None
+    except UNREADABLE:
+        return None
 
 
 def _base_name(path: str) -> str:

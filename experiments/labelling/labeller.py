@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
 from datamodules.index import MaskKind, ObjectIndex
+from datamodules.masks import pieces
 from datamodules.objects import loader_options
 from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
@@ -22,10 +23,13 @@ from experiments.composition.building import sample_recipe
 from experiments.composition.tree import Tree
 from experiments.console import duration
 from experiments.evaluation.scorer import PICTURES, ObjectScorer, run_through
-from experiments.evaluation.settings import MaskSettings, as_plain, read_settings
+from experiments.evaluation.settings import LabelSettings, MaskSettings, as_plain, read_settings
 from experiments.evaluation.stages import load_interactive
 from experiments.labelling.coco_file import Names, write_labels
+from experiments.labelling.quality import Quality
+from experiments.labelling.quality_page import in_one_line, warn, write_quality
 from experiments.labelling.rows import Places, RemainingBatches, Summary, opened_part, parts_of
+from experiments.labelling.standing import check_quadrilaterals, filled_box, filled_quadrilateral, is_thin
 from experiments.pictures import overlay, save_picture
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.folder import RunFolder
@@ -42,15 +46,18 @@ class Labeller(ObjectScorer):
 
     def __init__(self, model: Any, index: ObjectIndex, config: Tree, folder: Path, done: NDArray[np.bool_]) -> None:
         super().__init__(model, index, config, folder)
-        self.paste = read_settings(MaskSettings, config["evaluation"]).pasting
+        settings = read_settings(LabelSettings, config["evaluation"])
+        self.paste, self.empty = settings.pasting, settings.empty
         self.done, self.known = done, int(np.count_nonzero(done))
         self.pictured = set(range(min(PICTURES, len(index))))  # the first ones: people look while it runs
         self.compared = np.asarray(index.mask_kind) != MaskKind.BOX
 
     @property
     def columns(self) -> list[str]:
-        """Names of a row's values; `iou` is None where the object has no mask of its own, all but it when empty."""
-        return ["position", "object_id", "segmentation", "bbox", "area", "score", "iou"]
+        """Names of a row's values. `iou` and `parts`, the pieces of its own mask, are None where an object has none;
+        segmentation and score where its label is empty.
+        """
+        return ["position", "object_id", "segmentation", "area", "score", "iou", "parts", "filled"]
 
     def on_test_start(self) -> None:
         """Open this process' part of the rows."""
@@ -96,29 +103,43 @@ class Labeller(ObjectScorer):
     def _row(self, batch: Batch, i: int, probability: NDArray[np.float32]) -> list[Any]:
         object_id = int(batch.object_id[i])
         position = self.position(object_id)
+        size = int(batch.image_size[i, 0]), int(batch.image_size[i, 1])
         window, pasted = self.paste.pasted(probability, batch, i)
         inside = pasted > self.paste.threshold
-        mask = np.zeros((int(batch.image_size[i, 0]), int(batch.image_size[i, 1])), np.uint8, order="F")
-        mask[window] = inside
-        iou, truth = None, None
+        filled = self.empty != "nothing" and (is_thin(self.index.box[position]) or not inside.any())
+        mask = np.zeros(size, np.uint8, order="F")
+        if filled:
+            mask[:] = self._standing(batch, i, size)
+            inside = mask[window] > 0
+        else:
+            mask[window] = inside
+        iou, parts, truth = None, None, None
         if self.compared[position]:
             truth, void = self.truth(batch, i)
-            iou = round(object_iou(mask, truth, void), 6)
+            iou, parts = round(object_iou(mask, truth, void), 6), pieces(truth)
         if position in self.pictured:
             picture = overlay(self.index.read_image(position), mask, *self.clicked(batch, i), truth=truth)
             save_picture(picture, self.folder / "pictures" / f"{position:07d}.png")
-        if not inside.any():
-            return [position, object_id, None, None, 0, None, iou]
+        if not filled and not inside.any():
+            return [position, object_id, None, 0, None, iou, parts, False]
         encoded = coco_mask.encode(mask)
+        area = int(coco_mask.area(encoded))
         return [
             position,
             object_id,
             {"size": encoded["size"], "counts": encoded["counts"].decode()},
-            [int(value) for value in coco_mask.toBbox(encoded)],
-            int(coco_mask.area(encoded)),
-            round(float(np.clip(pasted[inside], 0, 1).mean()), 4),
+            area,
+            round(float(np.clip(pasted[inside], 0, 1).sum() / area), 4),
             iou,
+            parts,
+            filled,
         ]
+
+    def _standing(self, batch: Batch, i: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """What stands in for an object's mask."""
+        if self.empty == "box":
+            return filled_box(batch.box[i].cpu().numpy(), size)
+        return filled_quadrilateral(*self.clicked(batch, i), size)
 
 
 class Labelling(Kind):
@@ -127,13 +148,20 @@ class Labelling(Kind):
     def identity(self, node: Node) -> Tree:
         """How masks are pasted, how the data class shows objects, precision, and the method's behaviour."""
         config = node.config
+        empty = read_settings(LabelSettings, config["evaluation"]).empty
+        standing = {} if empty == "nothing" else {"empty": empty}  # else runs made before it could be said stay known
         return {
-            "masks": as_plain(read_settings(MaskSettings, config["evaluation"])),
+            "masks": {**as_plain(read_settings(MaskSettings, config["evaluation"])), **standing},
             "sample": data_in_evaluation(config["data"]),
             "seed": config["data"]["init_args"]["seed"],
             "precision": config["trainer"]["precision"],
             "behaviour": [behaviour_of(config), BEHAVIOUR],
         }
+
+    def checked(self, node: Node) -> None:
+        """See Kind."""
+        if read_settings(LabelSettings, node.config["evaluation"]).empty == "quadrilateral":
+            check_quadrilaterals(node)
 
     def reads(self, config: Tree) -> list[Any]:
         """The objects to be labelled."""
@@ -157,15 +185,30 @@ class Labelling(Kind):
         if not is_rank_zero():
             return None
         labelled, summary = time.perf_counter() - started, Summary()
-        names, about = Names.of(index, spec, data["root"]), {"run": node.hash, "data": spec}
-        rows = summary.watch(Places.of(folder.path, len(index)).rows())
+        settings, names = read_settings(LabelSettings, node.config["evaluation"]), Names.of(index, spec, data["root"])
+        about = {
+            "run": node.hash,
+            "data": spec,
+            "method": node.config.get("method"),
+            "parents": node.parent_hashes,
+            "threshold": settings.threshold,
+            "empty": settings.empty,
+        }
+        quality = Quality(names.boxes[:, 2] * names.boxes[:, 3], index.category, len(index.categories))
+        rows = quality.watch(summary.watch(Places.of(folder.path, len(index)).rows()))
         write_labels(folder.path / LABELS, rows, index, about, names)
+        write_quality(folder.path, quality, index, {**about, "crowds": names.num_crowds})
+        figures = quality.figures
         metrics = {**summary.metrics, "objects_per_second": left / labelled if left else None}
+        if figures["all"]["compared"]:
+            metrics["mean_iou_class"] = figures["all"]["miou_class"]
         print(f"  {title}: {described(metrics)}", flush=True)
+        print(f"  quality: {in_one_line(figures)}", flush=True)
+        warn(figures, settings.threshold)
         return Made(
             metrics,
             facts={
-                "scoring": as_plain(read_settings(MaskSettings, node.config["evaluation"])),
+                "scoring": as_plain(settings),
                 "left_out": list(index.left_out),
                 "devices": {"processes": processes},
             },

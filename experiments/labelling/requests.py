@@ -22,6 +22,7 @@ def label_node(
     every: int | None = None,
     limit: int | None = None,
     threshold: float | None = None,
+    empty: str | None = None,
     devices: int = 1,
 ) -> Node:
     """The labels of a data set's objects, or of the boxes of a COCO file, by a finished training.
@@ -30,6 +31,7 @@ def label_node(
         first_stage: the training whose masks say where the inside point of the other is.
         data: the data set; `boxes`, in place of it, a COCO file whose images lie in `images` or near it.
         every, limit: see `part_of_data`. threshold: of the probability; None for the recipe's.
+        empty: what an object without a mask gets, see `LabelSettings`; None for what the recipe says.
     Raises ValueError for boxes that say too little for the method to begin with.
     """
     if images is not None and boxes is None:
@@ -40,6 +42,8 @@ def label_node(
     config["evaluation"]["test"] = [part_of_data(named, every, limit)]
     if threshold is not None:
         config["evaluation"]["threshold"] = threshold
+    if empty is not None:
+        config["evaluation"]["empty"] = empty
     stages = {"model": training} | ({} if first_stage is None else {"first_stage": first_stage})
     node = Node("label", on_devices(config, devices), stages)
     if boxes is not None:

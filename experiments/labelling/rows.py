@@ -112,6 +112,7 @@ class Summary:
 
     objects: int = 0
     empty: int = 0
+    filled: int = 0
     scores: float = 0.0
     ious: float = 0.0
     compared: int = 0
@@ -124,6 +125,7 @@ class Summary:
                 self.empty += 1
             else:
                 self.scores += row["score"]
+                self.filled += row.get("filled", False)  # older rows do not say it: nothing was ever filled
             if row["iou"] is not None:
                 self.compared, self.ious = self.compared + 1, self.ious + row["iou"]
             yield row
@@ -132,6 +134,8 @@ class Summary:
     def metrics(self) -> dict[str, float]:
         """Of a record: `mean_iou` against the objects' own masks, where they have any; an empty label's is 0."""
         metrics: dict[str, float] = {"n": self.objects, "empty": self.empty}
+        if self.filled:
+            metrics["filled"] = self.filled
         if self.objects > self.empty:
             metrics["mean_score"] = self.scores / (self.objects - self.empty)
         if self.compared:

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from datamodules.index import MaskKind, ObjectIndex, Strings, concatenate
-from datamodules.pseudo_labels import labelled
+from datamodules.pseudo_labels import labelled, tight_boxes
 
 SIZE = (12, 16)
 IDS = [2**62 + 5, 7, 2**61]
@@ -86,6 +89,33 @@ def test_objects_keep_their_identity_and_get_the_files_masks(tmp_path):
     assert index.box.tolist() == [[1, 2, 3, 6], [8, 0, 15, 11]]
     assert index.area.tolist() == [15, 96]
     assert index.left_out == ("1 object without a pseudo-label",)
+
+
+def test_boxes_are_those_of_the_masks_whatever_box_was_annotated(tmp_path):
+    two = rectangle(1, 2, 3, 5) | rectangle(9, 8, 2, 2)
+    index = labelled(index_of(OWN), file_of(tmp_path, [entry(IDS[0], two, bbox=[0.5, 1.25, 14.0, 10.5])]))
+    assert index.box.tolist() == [[1, 2, 10, 9]]
+    assert index.area.tolist() == [19]
+
+
+def test_crowds_that_were_copied_label_nothing(tmp_path):
+    crowd = {"id": 900, "image_id": 1, "category_id": 1, "iscrowd": 1, "area": 5, "bbox": [0, 0, 9, 9]}
+    crowds = [{**crowd, "segmentation": {"size": [12, 16], "counts": [3, 5, 184]}}, {**crowd, "segmentation": []}]
+    file = file_of(tmp_path, [crowds[0], entry(IDS[1], OWN[1]), crowds[1]])
+    index = labelled(index_of(OWN), file)
+    assert index.object_id.tolist() == [IDS[1]]
+    assert np.array_equal(index.read_mask(0).mask, OWN[1])
+
+
+@settings(max_examples=20)
+@given(st.lists(arrays(np.uint8, SIZE, elements=st.integers(0, 1)).filter(np.any), min_size=1, max_size=4))
+def test_tight_boxes_touch_the_masks_on_four_sides(masks):
+    encoded = [coco_mask.encode(np.asfortranarray(mask))["counts"] for mask in masks]
+    offsets = np.cumsum([0, *map(len, encoded)])
+    boxes = tight_boxes(np.frombuffer(b"".join(encoded), np.uint8), offsets, np.array([SIZE] * len(masks)))
+    for mask, box in zip(masks, boxes.tolist()):
+        y, x = np.nonzero(mask)
+        assert box == [x.min(), y.min(), x.max(), y.max()]
 
 
 def test_other_masks_are_other_data(tmp_path):

@@ -22,6 +22,7 @@ from experiments.evaluation.stages import load_interactive
 from experiments.labelling import labeller as labelling
 from experiments.labelling.boxes import unsaid_by_boxes
 from experiments.labelling.coco_file import write_labels
+from experiments.labelling.quality_page import FIGURES
 from experiments.labelling.rows import Places, RemainingBatches, opened_part, whole_rows
 from experiments.launching import slurm
 from experiments.launching.making import execute
@@ -116,8 +117,8 @@ def test_every_object_gets_the_mask_that_an_evaluation_would_paste(store, discs)
         image, mask = images[entry["image_id"]], coco_mask.decode(entry["segmentation"])
         assert index.image_path(i).as_posix().endswith(image["file_name"])
         assert mask.shape == (image["height"], image["width"]) == tuple(index.image_size[index.image[i]])
-        y, x = np.nonzero(mask)
-        assert entry["bbox"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+        left, top, right, bottom = index.box[i].tolist()
+        assert entry["bbox"] == [left, top, right - left + 1, bottom - top + 1]  # no annotation file says another
         assert entry["area"] == mask.sum()
         assert entry["score"] == pytest.approx(0.9, abs=0.03)  # the paste blurs the disc's border
         own = index.read_mask(i)
@@ -328,8 +329,8 @@ def test_a_label_run_is_named_by_what_its_masks_depend_on(store):
 def test_a_killed_process_goes_on_where_it_was(store, discs, tmp_path, monkeypatch):
     node = labelling_of(untrained(), test=[{"name": "pascal/val", "limit": 30}])
     execute(node)
-    whole = (node.folder.path / LABELS).read_text()
-    for name in (LABELS, "record.json"):
+    whole, quality = ((node.folder.path / name).read_text() for name in (LABELS, FIGURES))
+    for name in (LABELS, FIGURES, "record.json"):
         (node.folder.path / name).unlink()
 
     def predict(self, state, points, previous_mask=None, quick=Disc.predict):
@@ -347,6 +348,7 @@ def test_a_killed_process_goes_on_where_it_was(store, discs, tmp_path, monkeypat
     assert 0 < len(part.read_text().splitlines()) < 30
     execute(node)
     assert (node.folder.path / LABELS).read_text() == whole
+    assert (node.folder.path / FIGURES).read_text() == quality
 
 
 @pytest.mark.slow
@@ -357,11 +359,13 @@ def test_several_processes_write_the_same_file(store, tmp_path):
     command = ["--run", model.hash, "--boxes", file]
     label.main([*command, "--out", str(tmp_path / "one.json")])
     (folder,) = [run for run in store.iterdir() if (run / LABELS).exists()]
-    for name in (LABELS, "record.json"):
+    quality = (folder / FIGURES).read_text()
+    for name in (LABELS, FIGURES, "record.json"):
         (folder / name).unlink()
     on_two = [*command, "--devices", "2", "--out", str(tmp_path / "two.json")]
     done_by(2, lambda: label.main(on_two), tmp_path / "log")
     assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
+    assert (folder / FIGURES).read_text() == quality
     assert json.loads((folder / "record.json").read_text())["devices"]["processes"] == 2
 
 

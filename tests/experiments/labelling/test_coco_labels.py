@@ -1,0 +1,240 @@
+"""labels.json of a drawn COCO file: its own boxes, pieces, crowds, and what an object gets that nothing is found of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from datamodules.selection import open_objects
+from experiments import label
+from experiments.labelling import labeller as labelling
+from experiments.labelling.coco_file import Names
+from experiments.labelling.requests import label_node
+from experiments.launching.making import execute
+from experiments.runs.naming import LABELS
+from experiments.runs.node import Node, kind_of
+from tests.experiments.labelling.test_labeller import OUTSIDE, Disc, labelling_of, untrained, written
+
+THIN, PIECES, SQUARE = 31, 12, 77  # ids of annotations
+CROWDS = [
+    {
+        "id": 900100,
+        "image_id": 5,
+        "category_id": 3,
+        "iscrowd": 1,
+        "area": 10.5,
+        "bbox": [0.0, 0.0, 3.5, 3.5],
+        "segmentation": {"size": [48, 64], "counts": [5, 10, 3057]},
+        "note": "as it stands",
+    },
+    {"id": 900101, "image_id": 8, "category_id": 3, "iscrowd": 1, "bbox": [1, 1, 9, 9], "segmentation": []},
+]
+
+
+def rectangle(x: float, y: float, width: float, height: float) -> list[float]:
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+def annotation(number: int, image: int, bbox: list[float], *rings: list[float]) -> dict:
+    shared = {"iscrowd": 0, "category_id": 3, "area": 1.0}
+    return {"id": number, "image_id": image, "bbox": bbox, "segmentation": list(rings), **shared}
+
+
+@pytest.fixture
+def drawn_file(tmp_path) -> Path:
+    """Three images, the last with a crowd alone; a square, an object in two pieces, one that is two pixels wide."""
+    rng = np.random.default_rng(0)
+    for number in (5, 7, 8):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    tree = {
+        "images": [{"id": k, "file_name": f"{k}.png", "height": 48, "width": 64} for k in (8, 5, 7)],
+        "categories": [{"id": 3, "name": "dog"}, {"id": 9, "name": "cat"}],
+        "annotations": [
+            annotation(THIN, 7, [50.0, 10.0, 2.0, 30.0], rectangle(50, 10, 2, 30)),
+            CROWDS[0],
+            annotation(PIECES, 5, [3.5, 2.25, 40.0, 38.0], rectangle(4, 4, 12, 34), rectangle(28, 4, 14, 34)),
+            CROWDS[1],
+            annotation(SQUARE, 5, [9.75, 8.0, 20.5, 20.0], rectangle(10, 8, 20, 20)),
+        ],
+    }
+    file = tmp_path / "drawn.json"
+    file.write_text(json.dumps(tree))
+    return file
+
+
+@pytest.fixture
+def discs(monkeypatch) -> Callable[..., None]:
+    def use(**arguments):
+        monkeypatch.setattr(labelling, "load_interactive", lambda node: Disc(**arguments))
+
+    use()
+    return use
+
+
+def labelled_of(file: Path, **values) -> Node:
+    return labelling_of(untrained(), test=[f"coco_json:{file}"], **values)
+
+
+def by_id(node: Node) -> dict[int, dict]:
+    return {entry["id"]: entry for entry in written(node)["annotations"]}
+
+
+def test_annotations_keep_the_files_ids_and_boxes_and_one_stands_for_all_pieces(store, discs, drawn_file):
+    node = labelled_of(drawn_file)
+    execute(node)
+    tree, entries = written(node), by_id(node)
+    assert len(tree["annotations"]) == len(entries)
+    assert set(entries) == {THIN, PIECES, SQUARE, 900100, 900101}
+    assert entries[SQUARE]["bbox"] == [9.75, 8, 20.5, 20]
+    assert entries[PIECES]["bbox"] == [3.5, 2.25, 40, 38]
+    for number in (SQUARE, PIECES):
+        assert entries[number]["area"] == coco_mask.decode(entries[number]["segmentation"]).sum()
+        assert "filled" not in entries[number]
+    info = tree["info"]
+    assert (info["run"], info["method"], info["threshold"]) == (node.hash, "dextr", 0.5)
+    assert info["parents"] == {"model": node.model.hash}
+
+
+def test_crowds_are_copied_as_they_stand_and_their_images_listed_when_all_is_labelled(store, discs, drawn_file):
+    node = labelled_of(drawn_file)
+    execute(node)
+    tree = written(node)
+    assert tree["annotations"][-2:] == CROWDS
+    assert {image["id"]: image["file_name"] for image in tree["images"]} == {5: "5.png", 7: "7.png", 8: "8.png"}
+    labels = open_objects([{"name": f"coco_json:{drawn_file}", "labelled": str(node.folder.path / LABELS)}])
+    assert sorted(map(int, labels.native_id)) == [PIECES, THIN, SQUARE]
+    again = open_objects([f"coco_json:{node.folder.path / LABELS}?images={drawn_file.parent}"])
+    assert sorted(map(int, again.native_id)) == [PIECES, THIN, SQUARE]
+
+
+def test_of_a_part_of_the_data_only_crowds_on_its_images_are_copied(store, drawn_file):
+    for spec, crowds, images in (
+        ({"name": f"coco_json:{drawn_file}", "min_side": 3}, CROWDS[:1], [5]),  # the thin one's image is not listed
+        ({"name": f"coco_json:{drawn_file}", "limit": 3}, CROWDS[:1], [5, 7]),
+        (f"coco_json:{drawn_file}?crowds=objects", [], [5, 7]),
+    ):
+        names = Names.of(open_objects([spec]), spec, None)
+        assert names.native
+        assert list(names.crowds()) == crowds
+        assert names.num_crowds == len(crowds)
+        assert [image["id"] for image in names.images()] == images
+
+
+def test_data_without_an_annotation_file_have_their_own_boxes_and_no_crowds(store):
+    root = untrained().config["data"]["init_args"]["root"]
+    index = open_objects(["pascal/val"], root)
+    names = Names.of(index, "pascal/val", root)
+    assert not names.native
+    assert list(names.crowds()) == []
+    left, top, right, bottom = index.box[3].tolist()
+    assert names.box(3) == [left, top, right - left + 1, bottom - top + 1]
+
+
+def test_a_box_that_the_file_says_wrong_is_the_objects_own(store, drawn_file):
+    tree = json.loads(drawn_file.read_text())
+    tree["annotations"][4]["bbox"] = None
+    tree["annotations"][2]["bbox"] = [0.1, 0.2, 0.5, 0.4]  # shares of the image
+    drawn_file.write_text(json.dumps(tree))
+    index = open_objects([f"coco_json:{drawn_file}"])
+    names = Names.of(index, f"coco_json:{drawn_file}", None)
+    boxes = {int(index.native_id[i]): names.box(i) for i in range(len(index))}
+    assert boxes[SQUARE] == [10, 8, 20, 20]
+    assert boxes[PIECES] == [4, 4, 38, 34]
+
+
+@pytest.mark.parametrize("empty", ["nothing", "box", "quadrilateral"])
+def test_what_an_object_gets_that_the_network_finds_nothing_of(store, discs, drawn_file, empty, capsys):
+    discs(nothing=True)
+    node = labelled_of(drawn_file, empty=empty)
+    record = execute(node)
+    entries, tree = by_id(node), written(node)
+    quality = json.loads((node.folder.path / "quality.json").read_text())["groups"]
+    if empty == "nothing":
+        assert set(entries) == {900100, 900101}
+        assert len(tree["empty"]) == record["metrics"]["empty"] == 3
+        assert quality["all"]["empty"] == 1
+        assert "warning: 3 objects have no label, 100.0 % of 3" in capsys.readouterr().err
+        return
+    assert tree["empty"] == []
+    assert record["metrics"]["filled"] == 3
+    assert quality["all"]["filled"] == quality["all"]["labels_per_box"] == 1
+    assert all(entries[number]["filled"] is True for number in (THIN, PIECES, SQUARE))
+    own = open_objects([f"coco_json:{drawn_file}"])
+    for i, number in enumerate(map(int, own.native_id)):
+        mask = coco_mask.decode(entries[number]["segmentation"])
+        y, x = np.nonzero(own.read_mask(i).mask)
+        box = np.zeros_like(mask)
+        box[y.min() : y.max() + 1, x.min() : x.max() + 1] = 1
+        if empty == "box":
+            assert np.array_equal(mask, box)
+        else:  # its points were taken on the crop's grid, in pixels that are not those of the image
+            down, across = np.nonzero(mask)
+            for found, wanted in ((across, x), (down, y)):
+                assert np.allclose([found.min(), found.max()], [wanted.min(), wanted.max()], atol=2), number
+            assert mask.sum() <= box.sum() + 60
+        assert 0 <= entries[number]["score"] < 0.01
+
+
+def test_thin_objects_are_filled_and_others_keep_what_was_found(store, discs, drawn_file):
+    node = labelled_of(drawn_file, empty="box")
+    execute(node)
+    entries = by_id(node)
+    assert coco_mask.toBbox(entries[THIN]["segmentation"]).tolist() == [50, 10, 2, 30]
+    assert entries[THIN]["area"] == 60
+    assert entries[THIN]["filled"] is True
+    assert "filled" not in entries[SQUARE]
+
+
+def test_the_report_knows_sizes_and_pieces(store, discs, drawn_file, capsys):
+    node = labelled_of(drawn_file)
+    record = execute(node)
+    groups = json.loads((node.folder.path / "quality.json").read_text())["groups"]
+    assert {name: group["objects"] for name, group in groups.items()} == {
+        "all": 3,
+        "small": 2,
+        "medium": 1,
+        "large": 0,
+        "separated": 1,
+    }
+    assert groups["all"]["miou_instance"] == pytest.approx(record["metrics"]["mean_iou"])
+    assert groups["all"]["miou_class"] == record["metrics"]["mean_iou_class"]
+    assert "quality: 100.0 % of 3 boxes labelled; mIoU of objects" in capsys.readouterr().out
+    assert (node.folder.path / "pictures" / "worst.png").exists()
+
+
+def test_without_a_word_on_empty_masks_a_label_run_is_named_as_ever(store):
+    model = untrained()
+    node, kind = labelling_of(model), kind_of("label")
+    plain = {"threshold": 0.5, "stretch": True, "paste": "cubic", "box": "tight"}
+    assert kind.identity(labelling_of(model, **plain))["masks"] == plain
+    assert kind.identity(labelling_of(model, **plain, empty="nothing"))["masks"] == plain
+    assert labelling_of(model, empty="nothing").hash == node.hash
+    assert kind.identity(labelling_of(model, **plain, empty="box"))["masks"] == {**plain, "empty": "box"}
+    evaluation = Node("evaluate", node.config, {"model": model})
+    other = Node("evaluate", labelling_of(model, empty="box").config, {"model": model})
+    assert other.hash == evaluation.hash  # it reads no such value
+
+
+def test_quadrilaterals_are_of_runs_that_begin_with_extreme_points(store):
+    model = untrained(*OUTSIDE)
+    with pytest.raises(
+        ValueError, match=r"evaluation.empty is quadrilateral, .* begins without some of them .*set it to"
+    ):
+        _ = labelling_of(model, empty="quadrilateral").hash
+    assert labelling_of(model, empty="box").hash
+    with pytest.raises(ValueError, match="empty"):
+        _ = labelling_of(model, empty="circle").hash
+
+
+def test_the_command_says_what_empty_masks_get_and_where_the_report_lies(store, discs, drawn_file, capsys):
+    model = untrained()
+    label.main(["--run", model.hash, "--data", f"coco_json:{drawn_file}", "--empty", "box"])
+    node = label_node(model, data=f"coco_json:{drawn_file}", empty="box")
+    assert f"their quality: {node.folder.path / 'quality.md'}" in capsys.readouterr().out
+    assert by_id(node)[THIN]["filled"] is True
