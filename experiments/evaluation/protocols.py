@@ -30,6 +30,8 @@ PROTOCOLS = {
     "clicks": "experiments.evaluation.clicks.Clicks",
     "oracle": "experiments.evaluation.oracle.Oracle",
     "retrieval": "experiments.evaluation.retrieval.Retrieval",
+    "ellipse": "experiments.evaluation.guesses.Ellipse",
+    "grabcut": "experiments.evaluation.guesses.GrabCut",
 }
 STUDIES = {"focus": "experiments.evaluation.focus.Focus"}
 
