@@ -48,7 +48,8 @@ class Averaging(Callback):
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """teacher <- momentum * teacher + (1 - momentum) * student, of all weights at once; buffers are copied."""
-    theirs, own = list(teacher.parameters()), list(student.parameters())
+    theirs: list[torch.Tensor] = list(teacher.parameters())
+    own = list(student.parameters())
     torch._foreach_lerp_(theirs, [weight.to(mean.dtype) for weight, mean in zip(own, theirs)], 1 - momentum)
     for mean, now in zip(teacher.buffers(), student.buffers()):
         mean.copy_(now)

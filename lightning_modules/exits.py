@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -78,6 +79,8 @@ class EXITS(LightningModule):
         "network.pretrained": "network.model",
         "network.embed_pretrained": "network.patch_embed",
     }
+
+    sees_box_alone = True  # at test: of the points, only the box that they span is looked at
 
     image_mean: Tensor
     image_std: Tensor
@@ -226,8 +229,10 @@ class EXITS(LightningModule):
 
     def check_taken(self, role: str, other: LightningModule) -> None:
         """Raises ValueError for an extractor that looks at other crops or another grid than this network does."""
-        for what in ("size", "grid"):
-            theirs, ours = (getattr(module.network, what, None) for module in (other, self))
+        if not isinstance(other, EXITS):
+            raise ValueError(f"the {role} is a run of EXITS without points, got one of {type(other).__name__}")
+        for what, of in (("size", "backbone.size"), ("grid", "grid")):
+            theirs, ours = (attrgetter(of)(module.network) for module in (other, self))
             if theirs != ours:
                 raise ValueError(
                     f"the {role} was trained with a {what} of {theirs}, this generator has {ours}: its points would "
@@ -236,6 +241,11 @@ class EXITS(LightningModule):
 
     def start(self, image: Tensor, points: Points) -> Tensor:
         """The logits (B, 1, H, W): they depend on nothing but the crop and how large its box is."""
+        if self.shown != "student" and not int(self.averaged):
+            raise ValueError(
+                "the teacher has learned nothing: these weights are the student's alone; set model.shown=student"
+            )
+        networks: dict[str, list[MaskGenerator | None]]
         networks = {"student": [self.network], "teacher": [self.teacher], "mean": [self.network, self.teacher]}
         logits = torch.stack([self(image, points, network) for network in networks[self.shown]]).mean(0)
         return brought_to(logits, image)
@@ -245,7 +255,7 @@ class EXITS(LightningModule):
         return state, state
 
 
-def _frozen_copy(network: nn.Module) -> nn.Module:
+def _frozen_copy(network: MaskGenerator) -> MaskGenerator:
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 

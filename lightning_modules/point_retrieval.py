@@ -156,7 +156,9 @@ class PointRetrieval(nn.Module):
     <= tau_background (eq. 5). An object without background nodes has pi_b = 0.
 
     Args:
-        layer: of the transformer whose attention is the similarity, counted from 1; who asks for it reads this.
+        layer: of the transformer whose attention is the similarity, counted from 1; who asks for it reads this. 0 asks
+            for the likeness of the final tokens instead: for a small transformer that began at random (not in the
+            paper).
         rounds, first: of `sinkhorn`; the paper says neither.
         alpha: hops of the walk.
         delta: how far extreme points are moved inwards, in pixels of the crop. The paper does not say; 8 px is half a
@@ -179,9 +181,9 @@ class PointRetrieval(nn.Module):
         nodes: int = NODES,
     ) -> None:
         super().__init__()
-        if layer < 1 or rounds < 0 or alpha < 1 or delta < 0 or nodes < 1:
+        if layer < 0 or rounds < 0 or alpha < 1 or delta < 0 or nodes < 1:
             raise ValueError(
-                "point retrieval takes a layer and alpha from 1, rounds and delta from 0 and at least one node, got "
+                "point retrieval takes alpha from 1, layer, rounds and delta from 0 and at least one node, got "
                 f"layer={layer}, alpha={alpha}, rounds={rounds}, delta={delta}, nodes={nodes}"
             )
         if first not in get_args(First):

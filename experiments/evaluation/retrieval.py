@@ -47,7 +47,7 @@ class Walks:
     """The section `evaluation.retrieval`: the walk of a recipe, and which of its layers and hops are looked at.
 
     Args:
-        layers: counted from one; none for all of the network's.
+        layers: counted from one, 0 for the likeness of the final tokens; none named: all of them.
         alphas: hops.
         rounds, first, delta, tau_foreground, tau_background: see `PointRetrieval`.
         chosen: layer and hops of the pictures; the layer is the network's last where it has fewer.
@@ -126,7 +126,11 @@ class Retrieval(Protocol):
         for kind in KINDS:
             lines.append(f"{kind}: precision / recall in %, by hops")
             for layer, cells in _by_layer(metrics, kind).items():
-                lines.append(f"  layer {layer:>2}  " + "   ".join(f"{hops}: {p} / {r}" for hops, p, r in cells))
+                name = f"layer {layer:>2}" if layer else "tokens  "
+                lines.append(
+                    f"  {'tokens  ' if layer == 0 else f'layer {layer:>2}'}  "
+                    + "   ".join(f"{hops}: {p} / {r}" for hops, p, r in cells)
+                )
         return "\n".join(lines)
 
     def describe(self, metrics: Metrics, settings: RetrievalSettings) -> str:
@@ -172,9 +176,12 @@ class RetrievalScorer(ObjectScorer):
         self.walks = read_settings(RetrievalSettings, config["evaluation"]).retrieval
         self.network: Any = model.extractor if getattr(model, "extractor", None) is not None else model.network
         depth = len(self.network.backbone.blocks)
-        self.layers = [*self.walks.layers] or [*range(1, depth + 1)]
-        if wrong := [layer for layer in self.layers if not 1 <= layer <= depth]:
-            raise ValueError(f"evaluation.retrieval.layers: the network has layers 1 to {depth}, got {wrong[0]}")
+        self.layers = [*self.walks.layers] or [*range(depth + 1)]
+        if wrong := [layer for layer in self.layers if not 0 <= layer <= depth]:
+            raise ValueError(
+                f"evaluation.retrieval.layers: the network has layers 0 (its final tokens) to {depth}, got {wrong[0]}"
+            )
+        self.threshold = float(config["evaluation"]["threshold"])
         layer, alpha = self.walks.chosen
         self.chosen = min(layer, depth), alpha
 
@@ -209,7 +216,8 @@ class RetrievalScorer(ObjectScorer):
         return F.adaptive_avg_pool2d(mask.float(), grid).flatten(1)
 
     def _picture(self, batch: Batch, found: Retrieved, similarity: Tensor) -> None:
-        """Four panels of each pictured object: seeds, retrieved points, what a seed finds similar, the truth."""
+        """Figure 6 of each pictured object: seeds, retrieved points, what a seed finds similar, label and truth."""
+        probability = self.probabilities(batch)
         for i, key in enumerate(batch.object_id.tolist()):
             position = self.position(key)
             if position not in self.pictured:
@@ -220,9 +228,11 @@ class RetrievalScorer(ObjectScorer):
                 self._marked(crop, {SEED: found.seeds[i]}),
                 self._marked(crop, {FOUND["object"]: found.foreground[i], FOUND["background"]: found.background[i]}),
                 self._similar(crop, similarity[i], found.seeds[i]),
+                overlay(crop, (probability[i] > self.threshold) & (batch.mask[i, 0].cpu().numpy() > 0)),
                 overlay(self.index.read_image(position), None, *self.clicked(batch, i), truth=truth),
             ]
-            sheet = contact_sheet(panels, ["seeds", "retrieved points", "similarity of a seed", "truth"])
+            captions = ["seeds", "retrieved points", "similarity of a seed", "label", "truth"]
+            sheet = contact_sheet(panels, captions, columns=5, tile=240)
             save_picture(sheet, self.folder / "pictures" / f"{position:07d}-retrieval.png")
 
     def _marked(self, crop: RGB, nodes: dict[tuple[int, int, int], Tensor], side: int = 320) -> RGB:

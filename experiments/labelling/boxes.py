@@ -9,6 +9,7 @@ import numpy as np
 from datamodules.clicks.points import PointKind, Target
 from datamodules.keys import rng
 from experiments.composition.building import sample_recipe
+from experiments.composition.classes import import_class
 from experiments.runs.node import Node
 
 
@@ -17,7 +18,9 @@ def unsaid_by_boxes(node: Node) -> set[PointKind]:
 
     Asked of its points: they are compared on two objects in the same box.
     """
-    if (node.config["model"].get("init_args") or {}).get("guidance", ...) is None:  # it sees the crop alone
+    model = node.config["model"]
+    alone = getattr(import_class(model["class_path"]), "sees_box_alone", False)
+    if alone or (model.get("init_args") or {}).get("guidance", ...) is None:
         return set()
     filled = np.zeros((96, 96), np.uint8)
     filled[20:70, 30:80] = 1

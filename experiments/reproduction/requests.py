@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from experiments.composition.compose import compose
 from experiments.composition.tree import Tree
+from experiments.console import say_once
 from experiments.evaluation.evaluate import protocol_of
 from experiments.options import Parser
 from experiments.reproduction.plan import (
@@ -22,6 +23,7 @@ from experiments.reproduction.plan import (
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
 from experiments.training.logs import profile_of_agent
+from experiments.training.train import taken
 from experiments.training.values import check_values
 
 ALONE = BuiltOn()  # what is no row of a table builds on nothing
@@ -65,7 +67,8 @@ class FitRequest:
             base = built_on(spec, Conditions(config["profile"], (*same, *typed)), config["seed"])
             config = composed(base.lists)
             config = continued(config) if spec.start else config
-        given = _parents(options.parent)
+        offered = _parents("offer", options.offer, kept=taken(config)) if options.offer else {}
+        given = {**offered, **_parents("parent", options.parent)}
         config = continued(config) if "start" in given else config
         return cls(config, replace(base, parents={**base.parents, **given}), test=not options.no_test)
 
@@ -99,18 +102,31 @@ def fit_parser(description: str = "") -> Parser:
         metavar="ROLE=RUN",
         help="a finished run to build on; start=RUN goes on from its weights; a method may take others, extractor=RUN",
     )
+    parser.add_argument(
+        "--offer",
+        action="append",
+        default=[],
+        metavar="ROLE=RUN",
+        help="the same in a sweep, not all of whose trainings take such a run: those that do not are made without it",
+    )
     parser.add_argument("--no-test", action="store_true", help="train only")
     return parser
 
 
-def _parents(texts: Sequence[str]) -> dict[str, Node]:
-    """`extractor=3f2a` as the role and the finished training. Raises ValueError for what is none, or a role twice."""
+def _parents(option: str, texts: Sequence[str], kept: Collection[str] | None = None) -> dict[str, Node]:
+    """`extractor=3f2a` as the role and the finished training; with `kept`, of these roles alone, the others said.
+
+    Raises ValueError for what is none, or a role twice.
+    """
     found: dict[str, Node] = {}
     for text in texts:
         role, equals, reference = text.partition("=")
         if not equals:
-            raise ValueError(f"--parent is written ROLE=RUN, e.g. start=3f2a, got {text!r}")
+            raise ValueError(f"--{option} is written ROLE=RUN, e.g. start=3f2a, got {text!r}")
         if role in found:
-            raise ValueError(f"--parent {role}=... is given twice; a training takes one run as {role!r}")
+            raise ValueError(f"--{option} {role}=... is given twice; a training takes one run as {role!r}")
+        if kept is not None and role not in ("start", *kept):
+            say_once(f"note: this training takes no run as {role!r}: it is made without {reference}")
+            continue
         found[role] = finished_training(reference)
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from datamodules.keys import rng
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
+VARIABLE = re.compile(r"\$\{envvar:(\w+)\}")  # as agents know it
 
 
 def load_sweep(name: str) -> dict[str, Any]:
@@ -55,11 +58,23 @@ def _drawn(name: str, parameter: Mapping[str, Any], draw: Any) -> Any:
 
 
 def command_line(sweep: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """What follows `experiments.fit` on the command line that an agent would run."""
+    """What follows `experiments.fit` on the command line that an agent would run.
+
+    Raises ValueError for a variable of the environment that the sweep reads and that is not set.
+    """
     typed = [f"--{name}={_written(value)}" for name, value in values.items()]
     command = sweep["command"]
     rest = command[command.index("experiments.fit") + 1 :]
-    return [part for word in rest for part in (typed if word == "${args}" else [word])]
+    return [part for word in rest for part in (typed if word == "${args}" else [VARIABLE.sub(_variable, word)])]
+
+
+def _variable(named: re.Match[str]) -> str:
+    """The value of a variable of the environment."""
+    if value := os.environ.get(named[1]):
+        return value
+    raise ValueError(
+        f"this sweep reads {named[1]} of the environment, which is not set; its file says what belongs there"
+    )
 
 
 def _written(value: Any) -> str:

@@ -129,5 +129,8 @@ class MaskGenerator(nn.Module):
         return made.to(image.dtype)  # under autocast, too, logits are float32
 
     def similarity(self, image: Tensor, layer: int) -> Tensor:
-        """(B, N, N) float32: attention between the N tokens of the crop, see `ViT.attention`."""
-        return self.backbone.attention(image, layer)
+        """(B, N, N) float32: attention between the N tokens of the crop, see `ViT.attention`.
+
+        Layer 0 is none of the transformer's: how alike its final tokens are, see `ViT.likeness`.
+        """
+        return self.backbone.attention(image, layer) if layer else self.backbone.likeness(image)

@@ -25,6 +25,7 @@ PUBLISHED = "vit_base_patch16_224.mae"
 OF_TIMM = ("vision_transformer", "deit")  # where timm keeps plain ViTs
 PATCH = 16  # pixels of a ViT's own patches, and of the stem that MAL puts in their place
 TOKEN_STRIDES = (8, 16)
+LIKE = 0.1  # a cosine less by this much is e times as unlike
 # What a file of a ViT holds beside it: classifiers, and the decoder of a masked autoencoder.
 VIT_NAMES: NameTable = {r"^(head|mask_token|decoder_\w+)(\.|$)": None}
 LEFT_OUT = "without its patch projection"
@@ -119,6 +120,18 @@ class ViT(nn.Module):
                 weights = (q * attn.scale @ k.transpose(1, 2)).softmax(dim=-1)
                 mean = mean + weights[..., 1:] / attn.num_heads
         return mean
+
+    def likeness(self, image: Tensor) -> Tensor:
+        """How much each token's features are like each other one's: cosines after the final norm, through a softmax.
+
+        Not in the paper. A transformer that begins at random attends evenly for long, while its final tokens soon tell
+        object and background apart: the mask is read off them.
+
+        Returns: (B, N, N) float32; rows sum to 1.
+        """
+        tokens = F.normalize(self(image).float().flatten(2), dim=1)
+        with full_precision(image):
+            return (tokens.mT @ tokens / LIKE).softmax(dim=-1)
 
     def _grid_of(self, image: Tensor) -> tuple[int, int]:
         """Rows and columns of tokens. Raises ValueError for an image that they do not fill."""

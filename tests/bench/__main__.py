@@ -70,7 +70,7 @@ SECTIONS: dict[str, Callable[[Workload], Iterator[Figure]]] = {
     "loader": lambda load: loader_figures(load.encoded, load.passes, load.loaded),
     "guidance": lambda load: guidance_figures(2 * load.passes),
     "attention": lambda load: attention_figures(load.passes, load.crop, load.crop),
-    "exits": lambda load: exits_figures(load.small, load.passes, load.crop),
+    "exits": lambda load: exits_figures(load.small, load.scratch, load.passes, load.crop),
     "clicks": lambda load: click_figures(load.frames, load.passes, load.crop),
     "iteration": lambda load: iteration_figures(load.objects, load.passes, load.remembered),
     "memory": lambda load: memory_figures(load.small, load.frames, load.scratch, load.many),

@@ -14,9 +14,15 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from datamodules.index import ObjectIndex
+from experiments.composition.building import build_part
+from experiments.composition.compose import compose
+from experiments.evaluation.scorer import run_through
+from experiments.labelling.labeller import Labeller
+from experiments.runs.identity import without_starts
 from lightning_modules.mean_field import mean_field
 from lightning_modules.point_retrieval import transition, walk_scores
 from tests.bench.measure import Figure, best_of
@@ -163,7 +169,34 @@ def walk_figures(passes: int, size: int) -> Iterator[Figure]:
     )
 
 
-def exits_figures(objects: ObjectIndex, passes: int, size: int = 512) -> Iterator[Figure]:
-    """The random walk and the mean field for crops of this size."""
+def labelling_figure(objects: ObjectIndex, folder: Path, passes: int, count: int = 48) -> Figure:
+    """Objects per second from image to a row of labels, with the network of `small`, beside that network alone."""
+    config = compose("exits", profile="small", overrides=["model.points=null", "data.workers=0", "threads=1"])
+    model = build_part(LightningModule, without_starts(config["model"])).eval()
+    few = objects.select(np.arange(min(count, len(objects))))
+    size = config["data"]["init_args"]["sample"]["size"]
+    image, areas = torch.zeros(8, 3, size, size), torch.full((8,), 5000.0)
+
+    def label() -> None:
+        done = np.zeros(len(few), bool)
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            run_through(Labeller(model, few, config, Path(place), done), "bench")
+
+    with torch.inference_mode():
+        times = best_of(passes, label=label, alone=lambda: model.network(image, areas))
+    mine, alone = len(few) / times["label"][0], len(image) / times["alone"][0]
+    return Figure(
+        f"labelling, network of `small` at {size} px",
+        mine,
+        "objects/s",
+        reference=f"the network alone, medium objects {alone:.0f}/s",
+        ratio=mine / alone,
+        note=f"{len(few)} objects, set-up of the loop and pictures of the first ones included",
+    )
+
+
+def exits_figures(objects: ObjectIndex, scratch: Path, passes: int, size: int = 512) -> Iterator[Figure]:
+    """The random walk and the mean field for crops of this size, and labelling."""
     yield from walk_figures(min(passes, 3), size)
     yield from mean_field_figures(objects, passes, size // 4)
+    yield labelling_figure(objects, scratch, min(passes, 3))

@@ -42,6 +42,16 @@ LIKE_OTHERS = {
     "itis-fig4",
     "itis-fig5",
 }
+SHRUNK_EXITS = [
+    *SHRUNK[:-1],
+    "--data.sample.size=64",
+    "--model.network.patch_embed=patch16",
+    "--model.network.stride=16",
+    "--model.network.embed_dim=16",
+    "--model.network.depth=2",
+    "--model.network.channels=8",
+    "--model.network.side=16",
+]
 # How long is trained, from what and with how many at a time.
 OF_THE_PROFILE = ("trainer.", "model.network.pretrained", "data.batch_size")
 PROFILES = Path(reproduce.__file__).parent / "configs" / "profiles"
@@ -76,7 +86,7 @@ class Made:
 
 
 def made_by(name, folder, store):
-    reproduce.main([name, *SHRUNK])
+    reproduce.main([name, *(SHRUNK_EXITS if name.startswith("exits-") else SHRUNK)])
     return Made(load_table(name), report_of(folder, name), store)
 
 

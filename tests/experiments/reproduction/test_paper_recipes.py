@@ -27,7 +27,9 @@ MAP = 64 * 7 * 7  # the first convolution's filters for one more channel
 HEADS = {"PSP": 6_297_089, "ASPP": 4 * (2048 * 9 + 1), "DualAttention": 23_926_917}
 XCEPTION = 41_051_106  # DeepLabv3+ of ITIS with 5 input channels; a mask channel more: 32 filters of 3 x 3
 FINENET, CLICK_BRANCH = 2_257_666, 977_536
-CROP = {"dextr": 512, "itis": 350, "iog": 512, "fairs": 512}
+MAL = 93_090_400  # ViT-B/16 with the convolutional stem and the attention mask decoder, of the released code's sheet
+CROP = {"dextr": 512, "itis": 350, "iog": 512, "fairs": 512, "exits": 512}
+OTHERS = ("earlier.", "teacher.", "extractor.")  # of FifthPoint; of EXITS: networks that do not learn
 
 
 def normed(before, after, size=1):
@@ -59,6 +61,8 @@ def plain_v3plus(stages):
 def counted(network):
     """How many parameters a recipe's network must have."""
     name, of = network["class_path"].rpartition(".")[2], network["init_args"]
+    if name == "MaskGenerator":
+        return MAL
     backbone = of["backbone"].partition(".")[0]
     if backbone.startswith("xception"):
         return XCEPTION + (of["in_channels"] - 5) * 32 * 3 * 3
@@ -78,6 +82,8 @@ def epochs(config, spec):
     trained = {data.name for data in spec.train}
     if config["method"] == "fairs":
         return 15 if "coco2014/train" in trained else 125 if trained == {"sbd/train"} else 150
+    if config["method"] == "exits":
+        return 1 if config["model"]["init_args"]["mean_field"] is None else 10
     short = trained & {"coco2014/train", "cityscapes/train", "rooftop/train"}
     return 20 if config["method"] == "itis" else 10 if short else 100
 
@@ -113,7 +119,7 @@ def test_every_row_is_built_at_its_published_size(spec):
     with torch.device("meta"):
         model = build_part(LightningModule, config["model"])
     network = config["model"]["init_args"]["network"]
-    own = (weights for name, weights in model.named_parameters() if not name.startswith("earlier."))  # of FifthPoint
+    own = (weights for name, weights in model.named_parameters() if not name.startswith(OTHERS))
     assert sum(parameter.numel() for parameter in own) == counted(network)
     assert config["data"]["init_args"]["sample"]["size"] == CROP[config["method"]]
     assert config["trainer"]["max_epochs"] == epochs(config, spec)
@@ -194,6 +200,25 @@ def test_every_row_of_itis_trains_as_the_released_code_does(spec):
         "step": 20,
         "centre_probability": 0.3,
     }
+
+
+@pytest.mark.parametrize("spec", rows_of("exits"))
+def test_every_row_of_exits_trains_as_mal_s_code_does_and_the_paper_says(spec):
+    """AdamW at 1.5e-6 per object, MAL's weights and mean field; points, where there are any, by the paper's walk."""
+    config = compose_row(spec, Conditions("paper"), seed=0)
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    adam = {"lr": 1.5e-6, "betas": [0.9, 0.9], "weight_decay": 5e-4}
+    assert model["optimizer"] == {"class_path": "torch.optim.AdamW", "init_args": adam}
+    assert (model["rate_of"], model["weight"], model["crf_weight"], model["momentum"]) == ("sample", 4, 0.5, 0.996)
+    assert (data["sample"]["supervision"], data["sample"]["geometry"], data["sample"]["flip"]) == ("box", "chain", 0.5)
+    assert data["train"] == [{"name": "coco2017/train", "min_box_area": 2049, "min_side": 3}]
+    assert config["evaluation"]["threshold"] == 0.1
+    if model["mean_field"] is not None:
+        assert model["mean_field"]["init_args"] == {"rounds": 100, "window": 3, "zeta": 0.1}
+    if model["points"] is not None:
+        walk = model["points"]["init_args"]["retrieval"]["init_args"]
+        assert (walk["layer"], walk["alpha"], walk["tau_foreground"], walk["tau_background"]) == (10, 3, 1e-3, -1e-4)
+        assert (walk["delta"], model["points"]["init_args"]["dropout"]) == (8.0, 0.9)
 
 
 def step_of(row, drawn, objects):

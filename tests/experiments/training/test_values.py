@@ -35,7 +35,7 @@ def test_a_value_that_no_training_can_have_is_refused_by_its_key(here, typed, se
 
 
 def test_cpu_profiles_train_in_single_precision():
-    for recipe in ("dextr", "iog", "fairs", "itis"):
+    for recipe in ("dextr", "iog", "fairs", "itis", "exits"):
         for profile in ("small", "miniature"):
             assert compose(recipe, profile=profile)["trainer"]["precision"] == "32-true"
 
