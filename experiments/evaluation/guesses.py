@@ -86,9 +86,10 @@ class GrabCut(Guess):
         labels = np.where(inside[rows, columns] > 0, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
         if (labels == cv2.GC_BGD).any():  # without background there is nothing to tell apart
             models = np.zeros((1, 65)), np.zeros((1, 65))
+            nowhere = (0, 0, 0, 0)  # the labels say where the object may be
             cv2.setRNGSeed(0)
             window = np.ascontiguousarray(image[rows, columns][..., ::-1])
-            cv2.grabCut(window, labels, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
+            cv2.grabCut(window, labels, nowhere, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
             found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
             if found.any():
                 inside[rows, columns] = found

@@ -127,10 +127,7 @@ class Retrieval(Protocol):
             lines.append(f"{kind}: precision / recall in %, by hops")
             for layer, cells in _by_layer(metrics, kind).items():
                 name = f"layer {layer:>2}" if layer else "tokens  "
-                lines.append(
-                    f"  {'tokens  ' if layer == 0 else f'layer {layer:>2}'}  "
-                    + "   ".join(f"{hops}: {p} / {r}" for hops, p, r in cells)
-                )
+                lines.append(f"  {name}  " + "   ".join(f"{hops}: {p} / {r}" for hops, p, r in cells))
         return "\n".join(lines)
 
     def describe(self, metrics: Metrics, settings: RetrievalSettings) -> str:
@@ -237,7 +234,7 @@ class RetrievalScorer(ObjectScorer):
 
     def _marked(self, crop: RGB, nodes: dict[tuple[int, int, int], Tensor], side: int = 320) -> RGB:
         """A crop with a dot at each of these nodes."""
-        canvas = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
+        canvas: RGB = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         cell = side / self.network.grid
         for colour, marked in nodes.items():
             for node in marked.nonzero()[:, 0].tolist():

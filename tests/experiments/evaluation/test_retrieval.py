@@ -199,6 +199,6 @@ def test_a_layer_that_the_network_has_not_is_refused(here, extractor):
     config["evaluation"].update(protocol="retrieval", test=tested, retrieval={"layers": [1, 3]})
     with pytest.raises(
         ValueError,
-        match=r"^evaluation.retrieval.layers: the network has layers 1 to 2, and 0 for its final tokens, got 3$",
+        match=r"^evaluation.retrieval.layers: the network has layers 0 \(its final tokens\) to 2, got 3$",
     ):
         execute(Node("evaluate", config, {"model": training}), "layers")

@@ -245,3 +245,15 @@ def test_images_that_tokens_do_not_fill_and_layers_that_are_not_there_are_refuse
     for layer in (0, 4):
         with pytest.raises(ValueError, match=f"this ViT has layers 1 to 3, got layer {layer}"):
             vit.attention(torch.zeros(1, 3, 64, 64), layer)
+
+
+def test_likeness_is_that_of_the_final_tokens_whatever_their_length():
+    vit = ViT(**SMALL).eval()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        tokens = vit(image).flatten(2).transpose(1, 2)
+        likeness = vit.likeness(image)
+    unit = tokens / tokens.norm(dim=2, keepdim=True)
+    expected = torch.exp(10 * unit @ unit.transpose(1, 2))
+    torch.testing.assert_close(likeness, expected / expected.sum(2, keepdim=True))
+    assert (likeness.argmax(2) == torch.arange(16)).all()  # nothing is more like a token than itself
