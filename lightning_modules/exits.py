@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from datamodules import geometry
 from datamodules.batch import Batch
 from datamodules.clicks.points import Points
+from datamodules.ranges import Range
 from lightning_modules.averages import Averaging
 from lightning_modules.mean_field import MeanField
 from lightning_modules.metrics.masks import crop_iou
@@ -106,6 +107,9 @@ class EXITS(LightningModule):
         image_std: float | list[float] = 1.0,
     ) -> None:
         super().__init__()
+        weights = {"weight": weight, "ramp": ramp, "crf_weight": crf_weight, "crf_ramp": crf_ramp}
+        for name, value in weights.items():
+            Range(0).checked(value, f"model.{name}")
         if mean_field is None and shown != "student":
             raise ValueError(f"without a mean field there is no teacher: model.shown is the student, got {shown}")
         self.network, self.points, self.mean_field = network, points, mean_field
@@ -159,16 +163,28 @@ class EXITS(LightningModule):
         """Crops of 0..255 as the networks see them."""
         return (image.float() - self.image_mean) / self.image_std
 
+    def on_fit_start(self) -> None:
+        """Raises ValueError for data that show masks, or no clean view, and for a layer that there is not."""
+        sample = getattr(getattr(self.trainer, "datamodule", None), "sample", None)
+        if sample is not None and sample.supervision != "box":
+            raise ValueError(
+                f"EXITS learns from boxes and points alone: data.sample.supervision is box, got {sample.supervision}"
+            )
+        if sample is not None and self.frozen and "clean_image" not in sample.extras:
+            raise ValueError("teacher and extractor see the clean view; set data.sample.extras to [clean_image]")
+        if self.points is not None:
+            depth, layer = self.network.depth, self.points.retrieval.layer
+            if layer > depth:
+                raise ValueError(f"this ViT has layers 1 to {depth}, got layer {layer}")
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Both terms, each as far as its ramp has come."""
-        if batch.clean_image is None:
-            raise ValueError("teacher and extractor see the clean view; set data.sample.extras to [clean_image]")
         student = torch.sigmoid(self(batch.image, batch.clicks))
         box = brought_to(batch.mask.float(), student)
         if self.points is None:
             first = projection(student, box)
         else:
-            found = self.retrieved(batch.clean_image, batch.clicks, batch.mask)
+            found = self.retrieved(_clean(batch), batch.clicks, batch.mask)
             first = self.points(found, student, box, batch.object_id, self.current_epoch)
         terms = {"first": first.mean()}
         loss = self.weight * self._risen(self.ramp) * terms["first"]
@@ -195,9 +211,9 @@ class EXITS(LightningModule):
     @torch.no_grad()
     def refined(self, mean_field: MeanField, batch: Batch, student: Tensor, box: Tensor) -> Tensor:
         """(B, 1, S, S) of 0 and 1: the mean field of the student's and the teacher's prediction together (eq. 9)."""
-        assert batch.clean_image is not None
-        teacher = torch.sigmoid(self(batch.clean_image, batch.clicks, self.teacher))
-        guide = (batch.image if self.crf_guide == "student" else batch.clean_image).float() / self.guide_std
+        clean = _clean(batch)
+        teacher = torch.sigmoid(self(clean, batch.clicks, self.teacher))
+        guide = (batch.image if self.crf_guide == "student" else clean).float() / self.guide_std
         return (mean_field(brought_to(guide, student), (student + teacher) / 2, box) > 0.5).float()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -228,9 +244,18 @@ class EXITS(LightningModule):
         return {"learning_rate": f"{rate * objects:.3g} at its peak{made_of}"}
 
     def check_taken(self, role: str, other: LightningModule) -> None:
-        """Raises ValueError for an extractor that looks at other crops or another grid than this network does."""
-        if not isinstance(other, EXITS):
-            raise ValueError(f"the {role} is a run of EXITS without points, got one of {type(other).__name__}")
+        """Raises ValueError for an extractor that sees other crops, another grid or other colours than this network."""
+        if not isinstance(other, EXITS) or other.points is not None:
+            what = "one with points" if isinstance(other, EXITS) else f"one of {type(other).__name__}"
+            raise ValueError(f"the {role} is a run of EXITS without points, got {what}")
+        means = [
+            [*module.image_mean.flatten().tolist(), *module.image_std.flatten().tolist()] for module in (other, self)
+        ]
+        if means[0] != means[1]:
+            raise ValueError(
+                f"the {role} saw images with means and deviations of {means[0]}, this generator has {means[1]}: set "
+                "model.image_mean and model.image_std alike"
+            )
         for what, of in (("size", "backbone.size"), ("grid", "grid")):
             theirs, ours = (attrgetter(of)(module.network) for module in (other, self))
             if theirs != ours:
@@ -253,6 +278,13 @@ class EXITS(LightningModule):
     def predict(self, state: Tensor, points: Points, previous_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same whatever is clicked further: the network takes no clicks."""
         return state, state
+
+
+def _clean(batch: Batch) -> Tensor:
+    """The clean view. Raises ValueError for a batch without."""
+    if batch.clean_image is None:
+        raise ValueError("teacher and extractor see the clean view; set data.sample.extras to [clean_image]")
+    return batch.clean_image
 
 
 def _frozen_copy(network: MaskGenerator) -> MaskGenerator:

@@ -161,8 +161,8 @@ class PointRetrieval(nn.Module):
             paper).
         rounds, first: of `sinkhorn`; the paper says neither.
         alpha: hops of the walk.
-        delta: how far extreme points are moved inwards, in pixels of the crop. The paper does not say; 8 px is half a
-            patch in a crop of 512 px.
+        delta: how far extreme points are moved inwards, in sides of a node. The paper does not say; a half is 8 px of
+            its crop of 512 px.
         tau_foreground, tau_background: thresholds for `nodes` nodes. Scores sum to 1, so that with n nodes these are
             multiplied by nodes / n.
     """
@@ -175,7 +175,7 @@ class PointRetrieval(nn.Module):
         rounds: int = 3,
         first: First = "columns",
         alpha: int = 3,
-        delta: float = 8.0,
+        delta: float = 0.5,
         tau_foreground: float = 1e-3,
         tau_background: float = -1e-4,
         nodes: int = NODES,
@@ -208,7 +208,7 @@ class PointRetrieval(nn.Module):
         _square(similarity)
         n = similarity.shape[-1]
         grid, stride = grid_of(n, (box.shape[-2], box.shape[-1]))
-        seeds = nodes_of(inward(points, self.delta), grid, stride)
+        seeds = nodes_of(inward(points, self.delta * stride), grid, stride)
         outside = background_nodes(box, grid) & ~seeds
         walks = transition(similarity, self.rounds, self.first)
         pi_f, pi_b = walk_scores(walks, torch.stack([seeds, outside], dim=1), self.alpha).unbind(1)
@@ -230,7 +230,7 @@ class PointRetrieval(nn.Module):
 def kept(
     retrieved: Retrieved, rate: float, object_ids: Tensor, epoch: int, seed: int, exact: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Labels Y and what is labelled, K, after point dropout (Sec. 3.2, eq. 6), each (B, n) float32 of 0 and 1.
+    """Labels Y and what is labelled, K, after point dropout (Sec. 3.2, eq. 6 and 7), each (B, n) float32 of 0 and 1.
 
     Pseudo points, foreground and background alike, are dropped with the probability `rate` and leave both Y and K;
     seeds and outside nodes stay. The draws depend on (seed, epoch, object id) alone.

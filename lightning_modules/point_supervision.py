@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.clicks.points import EXTREME_KINDS, PointKind, Points
-from datamodules.ranges import PROBABILITY
+from datamodules.ranges import PROBABILITY, Range
 from lightning_modules.point_retrieval import PointRetrieval, Retrieved, kept, point_loss
 from lightning_modules.weak_losses import projection
 
@@ -46,6 +46,7 @@ class PointSupervision:
         seed: int = 0,
     ) -> None:
         PROBABILITY.checked(dropout, "dropout of points")
+        Range(0).checked(box_weight, "box_weight of points")
         self.retrieval, self.taught = retrieval, taught
         self.dropout, self.exact, self.box_weight = dropout, exact, box_weight
         self.pool, self.seed = pool, seed

@@ -87,7 +87,7 @@ def matched(val: ObjectIndex, listed: list[Listed]) -> tuple[NDArray[np.int64], 
     classes = {name: k for k, name in enumerate(val.categories)}
     corners = val.box.astype(np.float64) + np.array([0, 0, 1, 1])  # the list's boxes end where the last pixel does
     firsts = np.searchsorted(val.image, np.arange(val.num_images + 1))
-    found = set()
+    found, missing = set(), 0
     for each in listed:
         k = images.get(each.image)
         of_image = range(0) if k is None else range(firsts[k], firsts[k + 1])
@@ -95,7 +95,9 @@ def matched(val: ObjectIndex, listed: list[Listed]) -> tuple[NDArray[np.int64], 
         away = [float(np.abs(corners[i] - np.array(each.box)).max()) for i in alike]
         if away and min(away) <= NEAR:
             found.add(alike[int(np.argmin(away))])
-    return np.array(sorted(found), np.int64), len(listed) - len(found)
+            continue
+        missing += 1
+    return np.array(sorted(found), np.int64), missing
 
 
 register(

@@ -57,10 +57,20 @@ class Walks:
     alphas: Sequence[int] = (1, 2, 3, 4, 5)
     rounds: int = 3
     first: Literal["columns", "rows"] = "columns"
-    delta: float = 8.0
+    delta: float = 0.5
     tau_foreground: float = 1e-3
     tau_background: float = -1e-4
     chosen: tuple[int, int] = (10, 3)
+
+    def __post_init__(self) -> None:
+        if not self.alphas or min(self.alphas) < 1:
+            raise ValueError(
+                f"evaluation.retrieval.alphas are numbers of hops, each at least 1, got {list(self.alphas)}"
+            )
+        if self.rounds < 0 or self.delta < 0:
+            raise ValueError(
+                f"evaluation.retrieval: rounds and delta are at least 0, got {self.rounds} and {self.delta}"
+            )
 
     def walk(self, layer: int, alpha: int) -> PointRetrieval:
         """The retrieval by this layer's attention and so many hops."""
@@ -172,7 +182,7 @@ class RetrievalScorer(ObjectScorer):
         super().__init__(model, index, config, folder)
         self.walks = read_settings(RetrievalSettings, config["evaluation"]).retrieval
         self.network: Any = model.extractor if getattr(model, "extractor", None) is not None else model.network
-        depth = len(self.network.backbone.blocks)
+        depth = self.network.depth
         self.layers = [*self.walks.layers] or [*range(depth + 1)]
         if wrong := [layer for layer in self.layers if not 0 <= layer <= depth]:
             raise ValueError(

@@ -120,6 +120,11 @@ class MaskGenerator(nn.Module):
         return self.backbone.grid
 
     @property
+    def depth(self) -> int:
+        """Layers of the transformer."""
+        return len(self.backbone.blocks)
+
+    @property
     def side(self) -> int:
         """Of the mask grid."""
         return self.decoder.side

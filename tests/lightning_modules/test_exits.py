@@ -34,7 +34,7 @@ class Tiny(nn.Module):
     def __init__(self, size=SIDE, grid=GRID):
         super().__init__()
         self.backbone = nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.Dropout(0.5))
-        self.backbone.size, self.grid = size, grid
+        self.backbone.size, self.grid, self.depth = size, grid, 1
         self.shown = []
 
     def _note(self, image, areas=None):
@@ -435,3 +435,30 @@ def test_a_model_without_points_retrieves_none():
     batch = batch_of()
     with pytest.raises(ValueError, match="a model without points retrieves none: it has no extractor"):
         exits(points=False).retrieved(batch.clean_image, batch.clicks, batch.mask)
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        ({"supervision": "mask", "extras": ["clean_image"]}, "data.sample.supervision is box, got mask"),
+        ({"supervision": "box", "extras": []}, r"set data.sample.extras to \[clean_image\]"),
+    ],
+)
+def test_data_that_show_masks_or_no_clean_view_are_refused_before_the_first_step(monkeypatch, sample, said):
+    monkeypatch.setattr(EXITS, "trainer", SimpleNamespace(datamodule=SimpleNamespace(sample=SimpleNamespace(**sample))))
+    with pytest.raises(ValueError, match=said):
+        exits().on_fit_start()
+
+
+@pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"ramp": -5}, {"crf_weight": -0.1}])
+def test_weights_and_ramps_below_zero_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}"):
+        exits(**wrong)
+
+
+def test_an_extractor_that_saw_other_colours_or_has_points_is_refused():
+    generator = exits(image_mean=10.0)
+    with pytest.raises(ValueError, match="means and deviations"):
+        generator.check_taken("extractor", exits(points=False, mean_field=False))
+    with pytest.raises(ValueError, match="without points, got one with points"):
+        generator.check_taken("extractor", exits(image_mean=10.0))

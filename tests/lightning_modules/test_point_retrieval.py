@@ -181,7 +181,7 @@ def example(seed: int, margin: int = 6) -> tuple[Tensor, Tensor, Tensor]:
 @settings(max_examples=30)
 def test_a_flipped_crop_retrieves_the_flipped_points(seed):
     similarity, points, box = example(seed)
-    retrieval = PointRetrieval(delta=2)
+    retrieval = PointRetrieval(delta=2 / (SIDE // 8))
     flip = torch.arange(64).view(GRID).flip(1).flatten()
     mirrored = points[:, [2, 1, 0, 3]] * torch.tensor([-1, 1]) + torch.tensor([SIDE - 1, 0])
     straight = retrieval(similarity, points, box)
@@ -194,7 +194,7 @@ def test_a_flipped_crop_retrieves_the_flipped_points(seed):
 @given(SEEDS, st.floats(0, 1), st.booleans())
 @settings(max_examples=30)
 def test_what_is_labelled_contains_the_labels_and_sets_are_disjoint(seed, rate, exact):
-    found = PointRetrieval(delta=2)(*example(seed))
+    found = PointRetrieval(delta=2 / (SIDE // 8))(*example(seed))
     sets = torch.stack([found.seeds, found.outside, found.inside]).sum(0)
     assert (sets == 1).all()
     assert not (found.foreground & found.background).any()
@@ -214,7 +214,7 @@ def test_a_similarity_of_two_groups_retrieves_the_group_of_its_seeds():
     similarity = (6 * (group[:, None] == group).double()).softmax(1)[None]
     points = torch.tensor([[[8.0, 18.0], [18.0, 8.0], [23.0, 10.0], [10.0, 23.0]]])
     box = torch.from_numpy(square(SIDE, (8, 8), 16))[None, None]
-    found = PointRetrieval(delta=2)(similarity, points, box)
+    found = PointRetrieval(delta=2 / (SIDE // 8))(similarity, points, box)
     assert torch.equal((found.seeds | found.foreground)[0], object_.flatten())
     assert torch.equal(found.background[0], ~object_.flatten() & ~found.outside[0])
     labels, labelled = kept(found, 0, torch.tensor([5]), 0, 0)
@@ -225,7 +225,7 @@ def test_a_similarity_of_two_groups_retrieves_the_group_of_its_seeds():
 
 def test_an_object_that_fills_its_crop_has_no_background_nodes_and_only_pseudo_foreground():
     similarity, points, _ = example(1, margin=0)
-    found = PointRetrieval(delta=2)(similarity, points, torch.ones(1, 1, SIDE, SIDE))
+    found = PointRetrieval(delta=2 / (SIDE // 8))(similarity, points, torch.ones(1, 1, SIDE, SIDE))
     assert not found.outside.any()
     assert not found.background.any()
     assert found.found.all()
@@ -299,7 +299,7 @@ def test_the_mask_is_averaged_over_a_cell_or_read_in_its_middle():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"layer": 0},
+        {"layer": -1},
         {"rounds": -1},
         {"alpha": 0},
         {"delta": -1.0},

@@ -218,7 +218,7 @@ def test_every_row_of_exits_trains_as_mal_s_code_does_and_the_paper_says(spec):
     if model["points"] is not None:
         walk = model["points"]["init_args"]["retrieval"]["init_args"]
         assert (walk["layer"], walk["alpha"], walk["tau_foreground"], walk["tau_background"]) == (10, 3, 1e-3, -1e-4)
-        assert (walk["delta"], model["points"]["init_args"]["dropout"]) == (8.0, 0.9)
+        assert (walk["delta"], model["points"]["init_args"]["dropout"]) == (0.5, 0.9)
 
 
 def step_of(row, drawn, objects):
