@@ -64,6 +64,17 @@ def refusals_in_one_sentence() -> Iterator[None]:
         values = re.findall(r'Parser key "([\w.]+)": (Expected (?:(?!Parser key).)+?Got value: \S+)', text)
         refused = f"{values[-1][0]}: {values[-1][1].lower()}" if values else _refused_by_all(text)
         raise ValueError(f"the composed recipe does not fit its classes: {refused}") from error
+    except ValueError as error:
+        raise ValueError(said_by_the_class(str(error))) from error
+
+
+def said_by_the_class(text: str) -> str:
+    """A class' own sentence on its values, out of jsonargparse's report where the class may also be left out.
+
+    That report says of every type in turn why it is none, and quotes the whole tree.
+    """
+    found = re.search(r"Errors: - (?!Does not validate)(.+?) - Expected a <class 'NoneType'>", " ".join(text.split()))
+    return found[1] if found and text.lstrip().startswith("Does not validate against any of the Union") else text
 
 
 def _refused_by_all(text: str) -> str:

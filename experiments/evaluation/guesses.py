@@ -7,7 +7,6 @@ RUN says how objects are shown, and which box is the user's.
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,11 @@ from numpy.typing import NDArray
 from datamodules.batch import Batch
 from experiments.console import Choice
 from experiments.evaluation.objects import opened_objects
-from experiments.evaluation.oracle import Oracle
+from experiments.evaluation.oracle import Oracle, OracleScorer
 from experiments.evaluation.protocols import Metrics
-from experiments.evaluation.scorer import ObjectScorer
 from experiments.evaluation.stages import load_interactive
 from experiments.pictures import RGB
 from experiments.runs.node import Node
-from lightning_modules.metrics.masks import object_iou
 
 ROUNDS = 5  # of grabCut, each a fit of two mixtures of colours and a cut
 AROUND = 0.5  # of the box' longer side: how much of its surroundings grabCut sees
@@ -96,27 +93,14 @@ class GrabCut(Guess):
         return inside
 
 
-class GuessScorer(ObjectScorer):
+class GuessScorer(OracleScorer):
     """A row per object with the IoU of what is guessed."""
 
     def __init__(self, guess: Guess, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.guess = guess
 
-    @property
-    def columns(self) -> list[str]:
-        """Names of the row's values."""
-        return [*self.described, "iou", "seconds"]
-
-    def score(self, batch: Batch) -> list[list[Any]]:
-        """One object after the other."""
-        return [self._score(batch, i) for i in range(len(batch))]
-
-    def _score(self, batch: Batch, i: int) -> list[Any]:
-        position = self.position(int(batch.object_id[i]))
-        truth, void = self.truth(batch, i)
-        image = self.index.read_image(position)
-        begun = time.perf_counter()
-        guessed = self.guess.mask(image, batch.box[i].cpu().numpy())
-        seconds = time.perf_counter() - begun
-        return [*self.description(position), object_iou(guessed, truth, void), seconds]
+    def mask(self, batch: Batch, i: int, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """By the image and the box; the truth is not looked at."""
+        image = self.index.read_image(self.position(int(batch.object_id[i])))
+        return self.guess.mask(image, batch.box[i].cpu().numpy())

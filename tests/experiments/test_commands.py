@@ -72,6 +72,9 @@ def test_a_record_comes_with_a_row_per_object_and_pictures(here, finished):
     assert len(rows) == 1 + record["metrics"]["n"]
 
 
+MAL = ["--config=exits", "--profile=miniature", "--model.points=null"]
+
+
 @pytest.mark.parametrize(
     ("module", "arguments", "sentence"),
     [
@@ -90,6 +93,8 @@ def test_a_record_comes_with_a_row_per_object_and_pictures(here, finished):
         (fit, ["--config", "dextr", "--data.train=[{name: davis345, min_aera: 3}]"], "did you mean 'min_area'"),
         (fit, ["--config", "dextr", "--data.train=[davis345]"], "davis345 is not there.*fetch"),
         (fit, ["--profile=miniature", "--data.batch_size=many"], "batch_size"),
+        (fit, ["--profile=miniature", "--model.guidance.std=3"], r"^error: a Gaussian map needs .*std=3\.0$"),
+        (fit, [*MAL, "--model.mean_field.window=4"], r"^error: a mean field has .*MAL's are 100, 3 and 0\.1$"),
         (evaluate, ["--run", "0000", "--data", "pascal/val"], "no run begins"),
         (predict, ["none.jpg", "--run", "0", "--points", "1,2", "3,4", "5,6", "7,8"], "none.jpg is missing"),
         (predict, ["none.jpg", "--run", "0", "--points", "1,2", "3,4", "5,6", "7;8"], "written x,y"),
