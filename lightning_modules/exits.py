@@ -55,6 +55,8 @@ class EXITS(LightningModule):
         ramp: steps over which that weight rises from 0. MAL's ramps hold within the first epoch only, so that on a
             small data set weights jump at its end; these follow the steps.
         crf_weight, crf_ramp: the same of the second term.
+        extractor_view: which view the extractor sees, the `clean` one or the `student`'s, whose colours change at every
+            visit; the paper does not say.
         crf_guide: the image whose edges the mean field follows: the `student`'s coloured one, as in MAL, or the
             `clean` one.
         momentum: of the teacher.
@@ -74,6 +76,7 @@ class EXITS(LightningModule):
         "crf_weight",
         "crf_ramp",
         "crf_guide",
+        "extractor_view",
         "momentum",
     )
     starts: ClassVar[Mapping[str, str]] = {
@@ -101,6 +104,7 @@ class EXITS(LightningModule):
         crf_weight: float = 0.5,
         crf_ramp: int = 4000,
         crf_guide: Literal["student", "clean"] = "student",
+        extractor_view: Literal["clean", "student"] = "clean",
         momentum: float = 0.996,
         shown: Literal["student", "teacher", "mean"] = "student",
         image_mean: float | list[float] = 0.0,
@@ -117,7 +121,7 @@ class EXITS(LightningModule):
         self.schedule = schedule or Constant()
         self.weight, self.ramp = weight, ramp
         self.crf_weight, self.crf_ramp, self.crf_guide = crf_weight, crf_ramp, crf_guide
-        self.momentum, self.shown = momentum, shown
+        self.extractor_view, self.momentum, self.shown = extractor_view, momentum, shown
         self.teacher = None if mean_field is None else _frozen_copy(network)
         self.extractor = None if points is None else _frozen_copy(network)
         self.register_buffer("image_mean", torch.as_tensor(image_mean).float().view(1, -1, 1, 1), persistent=False)
@@ -184,7 +188,8 @@ class EXITS(LightningModule):
         if self.points is None:
             first = projection(student, box)
         else:
-            found = self.retrieved(_clean(batch), batch.clicks, batch.mask)
+            view = _clean(batch) if self.extractor_view == "clean" else batch.image
+            found = self.retrieved(view, batch.clicks, batch.mask)
             first = self.points(found, student, box, batch.object_id, self.current_epoch)
         terms = {"first": first.mean()}
         loss = self.weight * self._risen(self.ramp) * terms["first"]
@@ -201,7 +206,7 @@ class EXITS(LightningModule):
 
     @torch.no_grad()
     def retrieved(self, image: Tensor, points: Points, box: Tensor) -> Retrieved:
-        """The points that the walk finds on clean crops (B, 3, H, W) with the filled boxes (B, 1, H, W)."""
+        """The points that the walk finds on crops (B, 3, H, W) with the filled boxes (B, 1, H, W)."""
         if self.points is None or self.extractor is None:
             raise ValueError("a model without points retrieves none: it has no extractor")
         retrieval = self.points.retrieval

@@ -20,6 +20,7 @@ from lightning_modules.weak_losses import dice, precise
 
 First = Literal["columns", "rows"]
 Pool = Literal["average", "bilinear"]
+Outside = Literal["cell", "half"]
 Grid = tuple[int, int]
 
 NODES = 1024  # of the paper's crop of 512 px and patches of 16: what its thresholds are for
@@ -105,10 +106,12 @@ def nodes_of(points: Tensor, grid: Grid, stride: float) -> Tensor:
     return nodes.scatter_(1, index, True)
 
 
-def background_nodes(box: Tensor, grid: Grid) -> Tensor:
-    """(B, n) bool: the nodes whose cells hold no pixel of the box; cells that its border cuts are not background.
+def background_nodes(box: Tensor, grid: Grid, outside: Outside = "cell") -> Tensor:
+    """(B, n) bool: the nodes beside the box.
 
     Args:
+        outside: which these are, as the paper does not say: those whose whole `cell` holds no pixel of the box, so that
+            cells which its border cuts are none; or those of which less than half does (`half`).
         box: (B, 1, H, W), more than 0 at pixels of the object's box, wrapped parts of it included; H and W multiples
             of the grid's (h, w).
     """
@@ -117,7 +120,10 @@ def background_nodes(box: Tensor, grid: Grid) -> Tensor:
             f"the box is a mask (B, 1, H, W) of whole cells of a grid of {grid}, got {tuple(box.shape)}; "
             "take a crop whose side is a multiple of the patch"
         )
-    return (F.adaptive_max_pool2d((box > 0).float(), grid) == 0).flatten(1)
+    inside = (box > 0).float()
+    if outside == "half":
+        return (F.adaptive_avg_pool2d(inside, grid) < 0.5).flatten(1)
+    return (F.adaptive_max_pool2d(inside, grid) == 0).flatten(1)
 
 
 def grid_of(nodes: int, size: tuple[int, int]) -> tuple[Grid, int]:
@@ -163,6 +169,7 @@ class PointRetrieval(nn.Module):
         alpha: hops of the walk.
         delta: how far extreme points are moved inwards, in sides of a node. The paper does not say; a half is 8 px of
             its crop of 512 px.
+        outside: which nodes are beside the box, see `background_nodes`.
         tau_foreground, tau_background: thresholds for `nodes` nodes. Scores sum to 1, so that with n nodes these are
             multiplied by nodes / n.
     """
@@ -179,8 +186,12 @@ class PointRetrieval(nn.Module):
         tau_foreground: float = 1e-3,
         tau_background: float = -1e-4,
         nodes: int = NODES,
+        outside: Outside = "cell",
     ) -> None:
         super().__init__()
+        if outside not in get_args(Outside):
+            raise ValueError(f"nodes lie outside of the box by one of {get_args(Outside)}, got {outside!r}")
+        self.outside = outside
         if layer < 0 or rounds < 0 or alpha < 1 or delta < 0 or nodes < 1:
             raise ValueError(
                 "point retrieval takes alpha from 1, layer, rounds and delta from 0 and at least one node, got "
@@ -209,7 +220,7 @@ class PointRetrieval(nn.Module):
         n = similarity.shape[-1]
         grid, stride = grid_of(n, (box.shape[-2], box.shape[-1]))
         seeds = nodes_of(inward(points, self.delta * stride), grid, stride)
-        outside = background_nodes(box, grid) & ~seeds
+        outside = background_nodes(box, grid, self.outside) & ~seeds
         walks = transition(similarity, self.rounds, self.first)
         pi_f, pi_b = walk_scores(walks, torch.stack([seeds, outside], dim=1), self.alpha).unbind(1)
         score, inside, scale = pi_f - pi_b, ~(seeds | outside), self.nodes / n

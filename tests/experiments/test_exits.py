@@ -356,7 +356,7 @@ def test_a_sweep_of_points_makes_mal_too_and_says_that_it_takes_no_extractor(her
 def test_table_4_is_three_trainings_of_which_exits_shares_the_extractor(here):
     table = load_table("exits-4")
     cells = planned_cells(table, Conditions("miniature"), [0])
-    assert [cell.problem for cell in cells] == [""] * 6
+    assert [cell.problem for cell in cells] == [""] * 8
     nodes = in_order([node for cell in cells for node in cell.nodes])
     trainings = {node.hash: node for node in nodes if node.kind == "train"}
     by_row = {cell.row: cell.after[0].model for cell in cells}

@@ -332,3 +332,12 @@ def test_bad_input_is_refused_in_words():
         point_loss(box, torch.zeros(1, 64), torch.zeros(1, 64), GRID, "nearest")
     assert grid_of(1024, (512, 512)) == ((32, 32), 16)
     assert grid_of(8, (32, 64)) == ((2, 4), 16)
+
+
+def test_a_cell_that_the_box_cuts_lies_outside_only_where_less_than_half_of_it_is_inside():
+    box = torch.zeros(1, 1, 8, 8)
+    box[..., :5] = 1  # of two cells of 4 x 4 across: the first whole, a quarter of the second
+    assert background_nodes(box, (2, 2)).tolist() == [[False, False, False, False]]
+    assert background_nodes(box, (2, 2), "half").tolist() == [[False, True, False, True]]
+    with pytest.raises(ValueError, match=r"one of .*got 'corner'"):
+        PointRetrieval(outside="corner")

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -168,3 +169,20 @@ def test_three_extreme_points_are_refused_and_so_is_an_object_without_any():
         extreme_points_of(points_of(*DIAMOND[:3]))
     with pytest.raises(ValueError, match="spanned by extreme or outside points, got an object without any"):
         box_areas(points_of((3.0, 3.0, PointKind.POSITIVE)))
+
+
+@given(st.integers(0, 2**31 - 1), st.sampled_from([32, 96]))
+@settings(max_examples=40)
+def test_a_box_of_exactly_a_border_s_size_has_exactly_its_area_wherever_the_crop_lies(seed, side):
+    draw = np.random.default_rng(seed)
+    scale = 192 / draw.uniform(side, 8 * side, 2)
+    first = draw.uniform(0, 50, 2)
+    last = first + side
+    corners = [[first[0], first[1]], [last[0], first[1]], [last[0], last[1]], [first[0], last[1]]]
+    xy = np.array(corners) * scale
+    points = Points(
+        torch.tensor(xy, dtype=torch.float32)[None],
+        torch.tensor([list(map(int, EXTREME_KINDS))]),
+        torch.tensor(scale, dtype=torch.float32)[None],
+    )
+    assert box_areas(points).tolist() == [side**2]
