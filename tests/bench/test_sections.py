@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from tests.bench.__main__ import SECTIONS, table_of, workload
@@ -29,3 +30,5 @@ def test_a_section_measures_what_it_names(little, section):
     assert figures
     assert all(figure.what and figure.unit and math.isfinite(figure.value) for figure in figures)
     assert table_of(figures).row_count == len(figures)
+    least = np.nextafter(np.float64(0), np.float64(1))
+    assert least * np.float64(1) > 0, "compiled code has made this process round subnormal numbers to 0"
