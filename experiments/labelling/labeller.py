@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
+from datamodules.coco_names import Names
 from datamodules.index import MaskKind, ObjectIndex
 from datamodules.masks import pieces
 from datamodules.objects import loader_options
@@ -25,7 +26,7 @@ from experiments.console import duration
 from experiments.evaluation.scorer import PICTURES, ObjectScorer, run_through
 from experiments.evaluation.settings import LabelSettings, MaskSettings, as_plain, read_settings
 from experiments.evaluation.stages import load_interactive
-from experiments.labelling.coco_file import Names, write_labels
+from experiments.labelling.coco_file import write_labels
 from experiments.labelling.quality import Quality
 from experiments.labelling.quality_page import in_one_line, warn, write_quality
 from experiments.labelling.rows import Places, RemainingBatches, Summary, opened_part, parts_of

@@ -8,64 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from datamodules.selection import open_objects
 from experiments import label
 from experiments.labelling import labeller as labelling
-from experiments.labelling.coco_file import Names
 from experiments.labelling.requests import label_node
 from experiments.launching.making import execute
 from experiments.runs.naming import LABELS
 from experiments.runs.node import Node, kind_of
+from tests.datamodules.test_coco_names import CROWDS, PIECES, SQUARE, THIN, coco_file
 from tests.experiments.labelling.test_labeller import OUTSIDE, Disc, labelling_of, untrained, written
-
-THIN, PIECES, SQUARE = 31, 12, 77  # ids of annotations
-CROWDS = [
-    {
-        "id": 900100,
-        "image_id": 5,
-        "category_id": 3,
-        "iscrowd": 1,
-        "area": 10.5,
-        "bbox": [0.0, 0.0, 3.5, 3.5],
-        "segmentation": {"size": [48, 64], "counts": [5, 10, 3057]},
-        "note": "as it stands",
-    },
-    {"id": 900101, "image_id": 8, "category_id": 3, "iscrowd": 1, "bbox": [1, 1, 9, 9], "segmentation": []},
-]
-
-
-def rectangle(x: float, y: float, width: float, height: float) -> list[float]:
-    return [x, y, x + width, y, x + width, y + height, x, y + height]
-
-
-def annotation(number: int, image: int, bbox: list[float], *rings: list[float]) -> dict:
-    shared = {"iscrowd": 0, "category_id": 3, "area": 1.0}
-    return {"id": number, "image_id": image, "bbox": bbox, "segmentation": list(rings), **shared}
 
 
 @pytest.fixture
 def drawn_file(tmp_path) -> Path:
-    """Three images, the last with a crowd alone; a square, an object in two pieces, one that is two pixels wide."""
-    rng = np.random.default_rng(0)
-    for number in (5, 7, 8):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / f"{number}.png")
-    tree = {
-        "images": [{"id": k, "file_name": f"{k}.png", "height": 48, "width": 64} for k in (8, 5, 7)],
-        "categories": [{"id": 3, "name": "dog"}, {"id": 9, "name": "cat"}],
-        "annotations": [
-            annotation(THIN, 7, [50.0, 10.0, 2.0, 30.0], rectangle(50, 10, 2, 30)),
-            CROWDS[0],
-            annotation(PIECES, 5, [3.5, 2.25, 40.0, 38.0], rectangle(4, 4, 12, 34), rectangle(28, 4, 14, 34)),
-            CROWDS[1],
-            annotation(SQUARE, 5, [9.75, 8.0, 20.5, 20.0], rectangle(10, 8, 20, 20)),
-        ],
-    }
-    file = tmp_path / "drawn.json"
-    file.write_text(json.dumps(tree))
-    return file
+    return coco_file(tmp_path)
 
 
 @pytest.fixture
@@ -111,41 +69,6 @@ def test_crowds_are_copied_as_they_stand_and_their_images_listed_when_all_is_lab
     assert sorted(map(int, labels.native_id)) == [PIECES, THIN, SQUARE]
     again = open_objects([f"coco_json:{node.folder.path / LABELS}?images={drawn_file.parent}"])
     assert sorted(map(int, again.native_id)) == [PIECES, THIN, SQUARE]
-
-
-def test_of_a_part_of_the_data_only_crowds_on_its_images_are_copied(store, drawn_file):
-    for spec, crowds, images in (
-        ({"name": f"coco_json:{drawn_file}", "min_side": 3}, CROWDS[:1], [5]),  # the thin one's image is not listed
-        ({"name": f"coco_json:{drawn_file}", "limit": 3}, CROWDS[:1], [5, 7]),
-        (f"coco_json:{drawn_file}?crowds=objects", [], [5, 7]),
-    ):
-        names = Names.of(open_objects([spec]), spec, None)
-        assert names.native
-        assert list(names.crowds()) == crowds
-        assert names.num_crowds == len(crowds)
-        assert [image["id"] for image in names.images()] == images
-
-
-def test_data_without_an_annotation_file_have_their_own_boxes_and_no_crowds(store):
-    root = untrained().config["data"]["init_args"]["root"]
-    index = open_objects(["pascal/val"], root)
-    names = Names.of(index, "pascal/val", root)
-    assert not names.native
-    assert list(names.crowds()) == []
-    left, top, right, bottom = index.box[3].tolist()
-    assert names.box(3) == [left, top, right - left + 1, bottom - top + 1]
-
-
-def test_a_box_that_the_file_says_wrong_is_the_objects_own(store, drawn_file):
-    tree = json.loads(drawn_file.read_text())
-    tree["annotations"][4]["bbox"] = None
-    tree["annotations"][2]["bbox"] = [0.1, 0.2, 0.5, 0.4]  # shares of the image
-    drawn_file.write_text(json.dumps(tree))
-    index = open_objects([f"coco_json:{drawn_file}"])
-    names = Names.of(index, f"coco_json:{drawn_file}", None)
-    boxes = {int(index.native_id[i]): names.box(i) for i in range(len(index))}
-    assert boxes[SQUARE] == [10, 8, 20, 20]
-    assert boxes[PIECES] == [4, 4, 38, 34]
 
 
 @pytest.mark.parametrize("empty", ["nothing", "box", "quadrilateral"])
