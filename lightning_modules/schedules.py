@@ -64,6 +64,22 @@ class Steps:
         return self.factors[bisect_right(self.at, done)]
 
 
+class Warmup:
+    """What a rate is multiplied by in its first `steps`: from `start` in a straight line to 1, by optimiser steps.
+
+    Detectors count their warm-up in steps, whatever the length of a training, and go on with the schedule meanwhile.
+    """
+
+    def __init__(self, steps: int = 500, start: float = 1e-3) -> None:
+        if steps < 0 or not 0 <= start <= 1:
+            raise ValueError(f"a warm-up takes 0 or more steps, from 0 to 1 of the rate, got {steps} from {start}")
+        self.steps, self.start = steps, start
+
+    def __call__(self, step: int) -> float:
+        """Factor after so many steps."""
+        return 1.0 if step >= self.steps else self.start + (1 - self.start) * step / self.steps
+
+
 def backbone_and_head(
     optimizer: Callable[[Any], torch.optim.Optimizer], network: nn.Module, head_lr_factor: float
 ) -> torch.optim.Optimizer:
@@ -76,8 +92,10 @@ def backbone_and_head(
     return made
 
 
-def stepped(optimizer: torch.optim.Optimizer, schedule: Schedule, trainer: Trainer) -> dict[str, Any]:
+def stepped(
+    optimizer: torch.optim.Optimizer, schedule: Schedule, trainer: Trainer, warmup: Warmup | None = None
+) -> dict[str, Any]:
     """What `configure_optimizers` returns for a schedule that follows the optimiser's steps."""
-    steps = trainer.estimated_stepping_batches
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / steps))
+    steps, risen = trainer.estimated_stepping_batches, warmup or Warmup(0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step / steps) * risen(step))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

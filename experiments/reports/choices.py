@@ -74,7 +74,11 @@ def _training(training: Node) -> list[Choice]:
         if adapted := record.get("adapted"):
             found.append(Choice("backbone", adapted, "ImageNet's weights were trained at stride 32, without dilation"))
         found.append(Choice("batch statistics", record.get("batch_statistics", "")))
-        found += [Choice(name.replace("_", " "), words) for name, words in (record.get("said") or {}).items()]
+        found += [
+            Choice(name.replace("_", " "), words)
+            for name, words in (record.get("said") or {}).items()
+            if isinstance(words, str)
+        ]
     return found
 
 

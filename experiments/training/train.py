@@ -189,9 +189,9 @@ def initial_weights(node: Node, model: nn.Module) -> str:
     return ", ".join(dict.fromkeys(filter(None, sources))) or "random"
 
 
-def said(model: nn.Module) -> dict[str, str]:
+def said(model: nn.Module) -> dict[str, Any]:
     """What a method itself says of its training, in words by what it is about: EXITS' rate for the global batch."""
-    facts: Callable[[], dict[str, str]] = getattr(model, "facts", dict)
+    facts: Callable[[], dict[str, Any]] = getattr(model, "facts", dict)
     return facts()
 
 
