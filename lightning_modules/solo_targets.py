@@ -99,5 +99,5 @@ def quarter_masks(masks: Tensor) -> Tensor:
 
     The sample of a square of 4 x 4 pixels lies between its four inner ones.
     """
-    above, below = masks[:, 1::4], masks[:, 2::4]
+    above, below = masks.byte()[:, 1::4], masks.byte()[:, 2::4]
     return above[:, :, 1::4] + above[:, :, 2::4] + below[:, :, 1::4] + below[:, :, 2::4] >= 2

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datamodules.instances import ImageBatch
 from lightning_modules.matrix_nms import matrix_nms
 from lightning_modules.networks.deformable import DeformableConv
 from lightning_modules.networks.detections import Detections
@@ -18,9 +19,6 @@ from lightning_modules.networks.pyramid import FeaturePyramid, detection_backbon
 from lightning_modules.solo_detections import solo_detections
 from lightning_modules.solo_losses import solo_class_loss, solo_mask_loss
 from lightning_modules.solo_targets import solo_targets
-
-if TYPE_CHECKING:
-    from datamodules.instances import ImageBatch
 
 LEVELS = 5
 PRIOR = 0.01  # what every class of every cell is given at the start
@@ -106,7 +104,15 @@ class SOLOv2(nn.Module):
         self.backbone = detection_backbone(backbone, pretrained, frozen_stages, bn_statistics, deformable, widths)
         self.pyramid = FeaturePyramid(self.backbone.channels, channels)
         block = partial(conv_block, groups=norm_groups, deformable=deformable_heads)
-        self.head = SoloHead(channels, tower, blocks, num_classes, kernels, grids, block)
+        self.head = SoloHead(
+            in_channels=channels,
+            tower=tower,
+            blocks=blocks,
+            num_classes=num_classes,
+            kernels=kernels,
+            grids=grids,
+            block=block,
+        )
         self.masks = MaskFeatures(channels, mask_channels, kernels, block)
         self.grids, self.scale_ranges, self.region, self.mask_weight = grids, scale_ranges, region, mask_weight
         self.strides, self.nms = strides, partial(matrix_nms, decay=decay, sigma=sigma)
