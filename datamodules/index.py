@@ -41,6 +41,7 @@ class ObjectIndex(StoredColumns):
     string column), and where the mask is: `mask_kind`; in label maps `mask_file`, `mask_value` and `void_value`; else
     `mask_range`, start and end, of rings (polygons: `ring_offsets` point into `coordinates`) or of bytes of `rle`; or
     nowhere: the filled `box` is the mask.
+    Masks that a model made bring their own `box`; that of the annotation is then kept as `annotated_box`.
     Where refinement starts from what another method predicted, `start_file` is the place of that mask in `start_files`
     (-1: this object has none); without rows, as in most sets, no object has one.
     """
@@ -66,6 +67,7 @@ class ObjectIndex(StoredColumns):
     rle: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     start_files: Strings = field(default_factory=lambda: Strings.of([]), metadata=OPTIONAL)
     start_file: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32), metadata=OPTIONAL)
+    annotated_box: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 4), np.int32), metadata=OPTIONAL)
     left_out: tuple[str, ...] = ()  # sentences that begin with a number: "11 crowd annotations"
     refused: Strings = field(default_factory=lambda: Strings.of([]), metadata=OPTIONAL)  # from the reader to the cache
     content: str = ""  # hash of the annotation files, set when the catalog builds the index
@@ -88,6 +90,11 @@ class ObjectIndex(StoredColumns):
     def num_left_out(self) -> int:
         """How many annotations are no objects here, of all the sentences in `left_out`."""
         return sum(int(sentence.split()[0].replace(",", "")) for sentence in self.left_out)
+
+    @property
+    def annotated(self) -> NDArray[np.int32]:
+        """(objects, 4): the boxes of the annotations, whoever made the masks."""
+        return self.annotated_box if len(self.annotated_box) else self.box
 
     def image_path(self, i: int) -> Path:
         """The image file of object `i`."""
@@ -165,8 +172,8 @@ class ObjectIndex(StoredColumns):
         if keep.dtype == bool and len(keep) != len(self):
             raise ValueError(f"select needs one bool per object, got {len(keep)} for {len(self)} objects")
         positions = np.flatnonzero(keep) if keep.dtype == bool else keep.astype(np.int64)
-        names = (*OBJECT_COLUMNS, "start_file") if len(self.start_file) else OBJECT_COLUMNS
-        columns = {name: getattr(self, name)[positions] for name in names}
+        optional = [name for name in ("start_file", "annotated_box") if len(getattr(self, name))]
+        columns = {name: getattr(self, name)[positions] for name in (*OBJECT_COLUMNS, *optional)}
         return replace(self, **columns, native_id=self.native_id.take(positions))
 
     def select_images(self, keep: NDArray) -> ObjectIndex:
@@ -281,6 +288,7 @@ def concatenate(parts: Sequence[ObjectIndex], dataset: str) -> ObjectIndex:
         rle=joined("rle"),
         start_files=strings("start_files"),
         start_file=start_files(),
+        annotated_box=joined("annotated" if any(len(part.annotated_box) for part in parts) else "annotated_box"),
         left_out=tuple(sentence for part in parts for sentence in part.left_out),
         content="+".join(part.content for part in parts),
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
 import torch
-from pytorch_lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, collate
@@ -16,13 +15,14 @@ from datamodules.recipe import SampleRecipe, seen_in_evaluation, seen_in_trainin
 from datamodules.samplers import EvaluationSampler, TrainingSampler
 from datamodules.samples import ObjectSamples
 from datamodules.selection import open_objects
+from datamodules.streams import TrainingStream
 from datamodules.views import View
 from datamodules.words import Said, data_set_in_words, in_words
 
 DataSpecs = list[str | dict[str, Any]]
 
 
-class ObjectData(LightningDataModule):
+class ObjectData(TrainingStream):
     """Objects of one or several data sets as Batches.
 
     Args:
@@ -46,16 +46,14 @@ class ObjectData(LightningDataModule):
         root: str | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size)
         self.train = train
         self.val = val
         self.sample = sample
-        self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.workers = workers
         self.root = root
         self.seed = seed
-        self._consumed = 0
 
     @staticmethod
     def shapes_training(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,25 +89,10 @@ class ObjectData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Lightning's hook; the sampler is ours, so the trainer must not add a distributed one."""
-        trainer = self._attached()
-        processes, accumulated = trainer.world_size, trainer.accumulate_grad_batches
-        if self.batch_size % (processes * accumulated):
-            divisors = ", ".join(str(n) for n in range(1, self.batch_size + 1) if self.batch_size % n == 0)
-            raise ValueError(
-                f"data.batch_size {self.batch_size} does not split over {processes} processes x {accumulated} "
-                f"accumulated passes; their product can be {divisors}"
-            )
+        share, accumulated = self._share(), self._attached().accumulate_grad_batches
         objects = ObjectSamples(open_objects(self.train, self.root, self.seed), self.sample, train=True, seed=self.seed)
-        micro_batch = self.batch_size // (processes * accumulated)
-        sampler = TrainingSampler(
-            len(objects),
-            batch_size=self.batch_size,
-            micro_batch=micro_batch,
-            rank=trainer.global_rank,
-            processes=processes,
-            seed=self.seed,
-            consumed=self._consumed,
-        )
+        micro_batch = share["micro_batch"]
+        sampler = TrainingSampler(len(objects), seed=self.seed, **share)
         options = {"sampler": sampler, **loader_options(self.workers)}
         if accumulated > 1:
             return _StepLoader(objects, micro_batch, passes=accumulated, **options)
@@ -129,25 +112,6 @@ class ObjectData(LightningDataModule):
             processes=trainer.world_size,
             seed=self.seed,
         )
-
-    def state_dict(self) -> dict[str, int]:
-        """How many passes of this process' endless stream training has consumed: all that is needed to go on.
-
-        Lightning asks for it after a batch, before it counts the epoch that the batch may have ended.
-        """
-        loop: Any = self._attached().fit_loop
-        epochs, passes = loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready
-        return {"consumed": epochs * int(loop.max_batches) + passes}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue where the checkpoint was written, on as many processes."""
-        self._consumed = state["consumed"]
-
-    def _attached(self) -> Trainer:
-        """The trainer that asks; its hooks are called once there is one."""
-        if self.trainer is None:
-            raise RuntimeError("data are loaded for a trainer, got none; hand this object to Trainer.fit")
-        return self.trainer
 
 
 def _view_in_words(sample: Mapping[str, Any], view: View) -> str:
@@ -199,11 +163,11 @@ def evaluation_loader(
     return DataLoader(objects, batch_size, sampler=sampler, **loader_options(workers))
 
 
-def loader_options(workers: int) -> dict[str, Any]:
-    """What all loaders share."""
+def loader_options(workers: int, collated: Callable[..., Any] = collate) -> dict[str, Any]:
+    """What all loaders share; `collated` makes a batch of samples."""
     return {
         "num_workers": workers,
-        "collate_fn": collate,
+        "collate_fn": collated,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": _single_thread if workers else None,

@@ -27,6 +27,8 @@ MEASURED = 10_000  # masks are measured so many at a time
 def labelled(index: ObjectIndex, file: Path | str) -> ObjectIndex:
     """The objects of `index` that this file has masks for, with these masks, their tight boxes and their areas.
 
+    The boxes of their annotations stay with them, as `annotated_box`.
+
     Raises FileNotFoundError without the file; ValueError when it is no label run's, when a mask is not of its image's
     size, and when it labels none of the objects.
     """
@@ -46,6 +48,7 @@ def labelled(index: ObjectIndex, file: Path | str) -> ObjectIndex:
     return replace(
         part,
         box=labels.box[places],
+        annotated_box=part.annotated,
         area=labels.area[places],
         mask_kind=labels.mask_kind[places],
         mask_file=nowhere,
