@@ -31,6 +31,8 @@ class DataSet:
     fields about its place are then not used, unless `cut` says which of the objects a file of its own leaves.
 
     `note` is what every table that reads the set, or one made of it, says of it: choices that its numbers hang on.
+
+    `upload` is where results go of a set whose annotations nobody else has: it lists images and categories alone.
     """
 
     name: str
@@ -46,6 +48,7 @@ class DataSet:
     combine: Callable[[Sequence[ObjectIndex]], ObjectIndex] | None = None
     cut: Callable[[ObjectIndex, Path], ObjectIndex] | None = None
     note: str = ""
+    upload: str = ""
 
 
 _CATALOG: dict[str, DataSet] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.catalog import open_index
+from datamodules.catalog import find, open_index
 from datamodules.index import ObjectIndex, concatenate, object_ids
 from datamodules.keys import rng
 from datamodules.masks import pieces
@@ -126,15 +126,25 @@ class Selection:
 
 
 def open_objects(
-    specs: Sequence[str | Mapping[str, Any]], root: Path | str | None = None, seed: int = 0
+    specs: Sequence[str | Mapping[str, Any]],
+    root: Path | str | None = None,
+    seed: int = 0,
+    *,
+    images_alone: bool = False,
 ) -> ObjectIndex:
-    """The selected objects of one or several data sets as one index. Raises ValueError when none is left."""
+    """The selected objects of one or several data sets as one index. Raises ValueError when none is left.
+
+    `images_alone`: sets that list images without annotations will do.
+    """
     parts = []
     for selection in map(Selection.of, [specs] if isinstance(specs, (str, Mapping)) else specs):
         index = _select(open_index(selection.name, root), selection, seed)
         if selection.labelled is not None:
             index = labelled(index, selection.labelled)
-        if not len(index):
+        kept = find(selection.name).upload
+        if kept and not images_alone:
+            raise ValueError(f"{selection.name} lists images without annotations, which are kept at {kept}")
+        if not len(index) and not kept:
             raise ValueError(f"{selection} leaves no object")
         parts.append(index)
     return parts[0] if len(parts) == 1 else concatenate(parts, "+".join(part.dataset for part in parts))

@@ -41,6 +41,7 @@ def read_coco(
     *,
     ids_of: str | None = None,
     crowds_are_objects: bool = False,
+    annotated: bool = True,
 ) -> ObjectIndex:
     """The objects of a COCO or LVIS annotation file, sorted by image id and then as in the file.
 
@@ -52,6 +53,7 @@ def read_coco(
         image_folders: where the images may lie, see `image_files`.
         ids_of: the data set the ids are made for, where it is not `dataset` itself.
         crowds_are_objects: CVAT says `iscrowd: 1` of whatever was drawn with its brush.
+        annotated: without, images and categories are all that there is, as in COCO's image_info files.
     Raises FileNotFoundError for missing files; ValueError saying what a file is that is none of COCO's, and for one of
     which no annotation can be read, naming the first ones.
     """
@@ -59,7 +61,8 @@ def read_coco(
     images, categories = read_lists(annotation_file, annotations)
     try:
         index = _joined(images, annotations, categories, dataset, ids_of or dataset)
-        _check_some_left(index, annotations, annotation_file)
+        if annotated:
+            _check_some_left(index, annotations, annotation_file)
         return replace(index, image_paths=image_files(index.image_paths, image_folders))
     except ValueError as error:
         raise ValueError(f"{annotation_file}: {error}") from None

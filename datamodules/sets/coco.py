@@ -16,7 +16,7 @@ from datamodules.index import ObjectIndex
 from datamodules.readers.coco import read_coco
 from datamodules.readers.image_files import ANYWHERE
 
-IMAGES = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}
+IMAGES = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000, "test-dev2017": 20_288}
 IMAGE_FOLDERS = ("images", "JPEGImages", "data", "imgs")  # CVAT and many more, labelme2coco, FiftyOne
 
 
@@ -118,9 +118,30 @@ def _year(year: str) -> list[DataSet]:
     ]
 
 
+def _test_dev() -> DataSet:
+    """The images that papers' test-dev numbers are about; a server alone has their annotations."""
+
+    def image_list(root: Path) -> Path:
+        return root / "annotations" / "image_info_test-dev2017.json"
+
+    name = "coco2017/test-dev"
+    return DataSet(
+        name,
+        read=lambda root: read_coco(image_list(root), [root / "test2017"], name, annotated=False),
+        folder="coco",
+        variable="COCO_ROOT",
+        sources=lambda root: [image_list(root)],
+        layout="annotations/image_info_test-dev2017.json, test2017/*.jpg",
+        fetch="2017 test images, and 2017 testing image info, from https://cocodataset.org/#download",
+        images=IMAGES["test-dev2017"],
+        upload="https://cocodataset.org/#upload (test-dev2017, instance segmentation)",
+    )
+
+
 register(
     *_year("2014"),
     *_year("2017"),
+    _test_dev(),
     DataSet(
         "coco_minival5k",
         images=5_000,

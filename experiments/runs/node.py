@@ -157,14 +157,15 @@ class Node:
         """Fingerprint of the objects that this run reads; of all, and hashes, where other runs list or label them."""
         data = self.config["data"]["init_args"]
         if not self.lists:
-            return open_objects(self.reads, data["root"], data["seed"]).fingerprint()
+            return open_objects(self.reads, data["root"], data["seed"], images_alone=True).fingerprint()
         names = {text: run.hash for run in self.lists for text in (run.hash, str(_file_of(run)))}
         whole, by_run = [], []
         for spec in self.reads:
             by = {key: names[str(spec[key])] for key in named_runs(spec) if str(spec[key]) in names}
             whole.append(without(spec, by) if by else spec)
             by_run.append("+".join(by.values()) or "all")
-        return "-".join([open_objects(whole, data["root"], data["seed"]).fingerprint(), *by_run])
+        listed = open_objects(whole, data["root"], data["seed"], images_alone=True)
+        return "-".join([listed.fingerprint(), *by_run])
 
     @property
     def reads(self) -> list[Any]:
