@@ -23,8 +23,8 @@ class ExpandedBox(BoxView):
     are drawn as MAL's code has them: u in [0, most] per side, times a gate g in [0, 1] on one side and 1 - g on the
     opposite one. The box never shrinks, and its mean growth per side is a quarter of `most`.
 
-    The published chain resizes with Pillow's antialiased bicubic filter, image and 0/1 masks alike. The fused map
-    samples the image linearly: in crops of 512 px of a smooth image of 480 x 640 it is 0.2 of 255 levels away on
+    The published chain resizes with Pillow's antialiased bicubic filter, image and 0/1 masks alike. The fused form
+    resizes the same box linearly: in crops of 512 px of a smooth image of 480 x 640 it is 0.2 of 255 levels away on
     average, its box masks have an IoU of 0.9998 with the chain's (least 0.997); in photographs 0.4 levels and 0.999. It
     has no filter: a crop made smaller by more than 2 aliases, as those of 512 px do only for images longer than 640,
     and those of a small profile often: trained on these, a network is shown smoother crops at test.
@@ -40,7 +40,9 @@ class ExpandedBox(BoxView):
     most: float = 1.2
     margin: float = 0.3
     beyond: geometry.Beyond = "wrap"
+    behaviour = 2  # 2: the fused form resizes the image where it warped it, up to a level away
     clean_moves = True
+    resizes = True
 
     def __post_init__(self) -> None:
         for name in ("most", "margin"):

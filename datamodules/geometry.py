@@ -31,11 +31,13 @@ def relax_box(box: NDArray, relax: int, clip_to: tuple[int, int] | None = None) 
 
 
 def crop(array: NDArray, box: NDArray, beyond: Beyond = "zero") -> NDArray:
-    """The window of an (H, W[, C]) array; zeros, or what stands on the other side, where the box leaves it."""
+    """The window of an (H, W[, C]) array; zeros, or what stands on the other side, where the box leaves it.
+
+    A window that stays inside may be a view of the array.
+    """
     x_min, y_min, x_max, y_max = (int(v) for v in box)
     if beyond == "wrap":
-        rows = array.take(range(y_min, y_max + 1), axis=0, mode="wrap")
-        return rows.take(range(x_min, x_max + 1), axis=1, mode="wrap")
+        return _around(_around(array, y_min, y_max, 0), x_min, x_max, 1)
     height, width = array.shape[:2]
     window = np.zeros((y_max - y_min + 1, x_max - x_min + 1, *array.shape[2:]), array.dtype)
     left, top, right, bottom = max(x_min, 0), max(y_min, 0), min(x_max, width - 1), min(y_max, height - 1)
@@ -44,6 +46,15 @@ def crop(array: NDArray, box: NDArray, beyond: Beyond = "zero") -> NDArray:
             top : bottom + 1, left : right + 1
         ]
     return window
+
+
+def _around(array: NDArray, first: int, last: int, axis: int) -> NDArray:
+    """The places from `first` to `last` along an axis of an array that repeats; a view where they do not leave it."""
+    length = array.shape[axis]
+    turns = range(first // length, last // length + 1)
+    parts = [slice(max(first - turn * length, 0), min(last + 1 - turn * length, length)) for turn in turns]
+    windows = [array[(slice(None),) * axis + (part,)] for part in parts]
+    return windows[0] if len(windows) == 1 else np.concatenate(windows, axis)
 
 
 def resize(array: NDArray, size: tuple[int, int], interpolation: str) -> NDArray:
@@ -57,6 +68,32 @@ def warp(
     """The array seen through `matrix` (source to target pixels) on a grid of size (H, W); outside as in `crop`."""
     border = cv2.BORDER_WRAP if beyond == "wrap" else cv2.BORDER_CONSTANT
     return cv2.warpAffine(array, matrix, size[::-1], flags=INTERPOLATIONS[interpolation], borderMode=border)
+
+
+def warp_box(
+    box: NDArray, image_size: tuple[int, int], matrix: NDArray, size: tuple[int, int], beyond: Beyond = "zero"
+) -> NDArray[np.uint8]:
+    """A filled box of an image (H, W) as `warp` shows its mask by nearest neighbours: the same pixels, sooner.
+
+    The matrix does not rotate (`is_upright`), so that a pixel of the grid of size (H, W) lies in the box where its
+    column and its row do: one of each is warped, with the numbers that OpenCV has for all.
+    """
+    x_min, y_min, x_max, y_max = (int(v) for v in box)
+    along, down = np.zeros((1, image_size[1]), np.uint8), np.zeros((image_size[0], 1), np.uint8)
+    along[:, x_min : x_max + 1] = down[y_min : y_max + 1] = 1
+    back = cv2.invertAffineTransform(matrix)
+    border = cv2.BORDER_WRAP if beyond == "wrap" else cv2.BORDER_CONSTANT
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    to_columns = np.array([[back[0, 0], 0, back[0, 2]], [0, 1, 0]])
+    to_rows = np.array([[1, 0, 0], [0, back[1, 1], back[1, 2]]])
+    columns = cv2.warpAffine(along, to_columns, (size[1], 1), flags=flags, borderMode=border)
+    rows = cv2.warpAffine(down, to_rows, (1, size[0]), flags=flags, borderMode=border)
+    return np.asarray(rows & columns, np.uint8)
+
+
+def is_upright(matrix: NDArray) -> bool:
+    """Whether a matrix scales, flips and moves, but neither rotates nor shears."""
+    return not matrix[0, 1] and not matrix[1, 0]
 
 
 def scale_and_rotate(size: tuple[int, int], angle: float, scale: float) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.clicks.errors import pixels_of
+from datamodules.clicks.vertices import row_ends
 from datamodules.columns import OPTIONAL, StoredColumns, Strings, gathered, joined_offsets, object_ids, offsets_of
 from datamodules.images import read_image
 from datamodules.mask_pictures import read_strength
@@ -157,10 +157,12 @@ class ObjectIndex(StoredColumns):
         return [self.coordinates[first:last] for first, last in pairwise(self.ring_offsets[start : end + 1])]
 
     def outline(self, i: int) -> NDArray:
-        """(n, 2) as (x, y): the vertices of an object's polygons in the order of its file; else its mask's pixels."""
+        """(n, 2) as (x, y): the vertices of an object's polygons in the order of its file; else its mask's `row_ends`,
+        which to extreme points are all its pixels.
+        """
         if self.mask_kind[i] == MaskKind.POLYGONS:
             return np.concatenate(self.polygons(i)).reshape(-1, 2)
-        return pixels_of(self.read_mask(i).mask.view(np.bool_))
+        return row_ends(self.read_mask(i).mask)
 
     def run_lengths(self, i: int) -> bytes:
         """COCO's compressed counts of an object stored as run lengths."""

@@ -70,10 +70,13 @@ def augmented_views(
         if seen is None and view.black_when_gone:
             image, void = np.zeros_like(image), np.zeros_like(void)
     else:
-        image = geometry.warp(image, to_crop, place.size, recipe.interpolation, view.beyond)
+        if view.resizes and onto_pixels(matrix, full[1]):
+            image = _resized(image, place, flipped, recipe.interpolation, view)
+        else:
+            image = geometry.warp(image, to_crop, place.size, recipe.interpolation, view.beyond)
         warped = partial(_warped_mask, matrix=to_crop, size=place.size, view=view, recipe=recipe)
         mask = warped(mask)
-        void = warped(void) if void.any() else np.zeros(place.size, mask.dtype)
+        void = warped(void) if cv2.hasNonZero(void) else np.zeros(place.size, mask.dtype)
     return Views(image, mask, _with_outside(void, to_crop, full, view), to_crop, place.crop_box, box)
 
 
@@ -92,15 +95,21 @@ def size_of(mask: NDArray) -> Size:
 
 
 def _box_of(mask: NDArray) -> NDArray[np.int64] | None:
-    return tight_box(mask) if mask.any() else None
+    return tight_box(mask) if cv2.hasNonZero(mask) else None
+
+
+def filled_box_of(mask: NDArray) -> NDArray[np.int64] | None:
+    """The box of a mask (H, W) uint8 of 0 and 1 that fills it to the corners; None of any other mask."""
+    box = _box_of(mask)
+    return None if box is None or cv2.countNonZero(mask) < (box[2:] - box[:2] + 1).prod() else box
 
 
 def _box_through(mask: NDArray, matrix: NDArray) -> NDArray[np.int64] | None:
     """The tight box of a mask moved by `matrix` within its frame, None when it left; only where it can be is drawn."""
     if (own := _box_of(mask)) is None:
         return None
-    if any(np.array_equal(matrix, known) for known in (np.eye(2, 3), geometry.flip_matrix(mask.shape[1]))):
-        ends = geometry.apply(matrix, own.reshape(2, 2))  # pixels fall on pixels: nothing has to be drawn
+    if onto_pixels(matrix, mask.shape[1]):  # nothing has to be drawn
+        ends = geometry.apply(matrix, own.reshape(2, 2))
         return np.concatenate([ends.min(axis=0), ends.max(axis=0)]).astype(np.int64)
     full, (x_min, y_min, x_max, y_max) = np.array(mask.shape[::-1]), own
     corners = [[x, y] for x in (x_min - 1, x_max + 1) for y in (y_min - 1, y_max + 1)]
@@ -111,6 +120,20 @@ def _box_through(mask: NDArray, matrix: NDArray) -> NDArray[np.int64] | None:
     height, width = (last - first + 1)[::-1].tolist()
     box = _box_of(geometry.warp(mask, to_window, (height, width), "nearest"))
     return None if box is None else box + np.tile(first, 2)
+
+
+def onto_pixels(matrix: NDArray, width: int) -> bool:
+    """Whether a matrix leaves an image of this width as it is, or flips it: pixels fall on pixels."""
+    return any(np.array_equal(matrix, known) for known in (np.eye(2, 3), geometry.flip_matrix(width)))
+
+
+def _resized(image: NDArray, place: Place, flipped: bool, interpolation: str, view: View) -> NDArray:
+    """What the fused map shows of an image that it at most flips: the same box, resized."""
+    x_min, y_min, x_max, y_max = place.crop_box.tolist()
+    last = image.shape[1] - 1
+    box = np.array([last - x_max, y_min, last - x_min, y_max]) if flipped else place.crop_box
+    seen = geometry.resize(geometry.crop(image, box, view.beyond), place.size, interpolation)
+    return cv2.flip(seen, 1) if flipped else seen
 
 
 def _last_labelled(
@@ -145,6 +168,9 @@ def _cut(
 def _warped_mask(mask: NDArray, matrix: NDArray, size: Size, view: View, recipe: SampleRecipe) -> NDArray:
     """A mask, or void, through a matrix from the image to the grid: 0 and 1, or float32 in between."""
     if recipe.masks == "hard":
+        box = filled_box_of(mask) if geometry.is_upright(matrix) else None
+        if box is not None:
+            return geometry.warp_box(box, size_of(mask), matrix, size, view.beyond)
         return geometry.warp(mask, matrix, size, "nearest", view.beyond)
     return geometry.warp(mask.astype(np.float32), matrix, size, "linear", view.beyond)
 

@@ -188,7 +188,8 @@ def within(points: NDArray, kinds: NDArray, size: tuple[int, int], clicked: bool
     A polygon's vertices may lie beyond the image, on the far edge of its last pixels as a rule; they count as on these,
     as its mask ends there. Raises ValueError where a point that people `clicked` does, or any of the four is missing.
     """
-    order = [int(np.flatnonzero(kinds == kind)[0]) for kind in EXTREME_KINDS if (kinds == kind).any()]
+    listed = kinds.tolist()
+    order = [listed.index(kind) for kind in EXTREME_KINDS if kind in listed]
     if len(order) < len(EXTREME_KINDS):
         raise ValueError(
             f"supervision by boxes needs the four extreme points of an object, got {len(order)} of them; "

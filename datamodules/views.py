@@ -79,6 +79,8 @@ class View(ABC):
             begin without one, and at test a recipe's size, interpolation and soft masks play no part.
         clean_moves: whether the second, clean view of a sample lies exactly where this one does and only leaves out the
             recipe's `transforms`. Otherwise it is placed without draw in the image as it is on disk.
+        resizes: whether the fused map shows the image of a box that is neither rotated nor scaled by resizing it, in a
+            sixth of the time of warping it; a view without such a box cannot.
     """
 
     beyond: geometry.Beyond = "zero"
@@ -86,6 +88,7 @@ class View(ABC):
     black_when_gone: bool = False
     whole: bool = False
     clean_moves: bool = False
+    resizes: bool = False
 
     @abstractmethod
     def placed(self, located: Located, size: int, draw: np.random.Generator | None) -> Place:

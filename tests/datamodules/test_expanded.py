@@ -123,7 +123,7 @@ def test_a_report_says_what_is_seen():
     )
     view = {"class_path": "datamodules.expanded.ExpandedBox", "init_args": {"margin": 0.5}}
     named = seen_in_training({"view": view})["view"]
-    assert named == {"class": "ExpandedBox", "most": 1.2, "margin": 0.5, "beyond": "wrap"}
+    assert named == {"class": "ExpandedBox", "behaviour": 2, "most": 1.2, "margin": 0.5, "beyond": "wrap"}
 
 
 # -- what it shows -----------------------------------------------------------------------------------------------------
@@ -159,6 +159,21 @@ def test_the_fused_map_shows_what_the_chain_shows():
 def _inside(to_crop: NDArray, size: int) -> NDArray[np.uint8]:
     """1 at pixels of the crop that lie in the image."""
     return geometry.warp(np.ones(SIZE, np.uint8), to_crop, (size, size), "nearest")
+
+
+def test_the_fused_map_is_the_box_cut_out_flipped_and_resized():
+    image, flipped = scenery(), set()
+    for key in range(12):
+        views = views_at((20, 8), (25, 40), replace(RECIPE, geometry="fused"), key)
+        flip = views.to_crop[0, 0] < 0
+        seen = geometry.crop(np.ascontiguousarray(image[:, ::-1]) if flip else image, views.crop_box, "wrap")
+        expected = geometry.resize(np.ascontiguousarray(seen), (96, 96), "linear")
+        assert np.abs(views.image.astype(int) - expected).max() <= 1  # a flip rounds the other way
+        flipped.add(bool(flip))
+        warped = geometry.warp(image, views.to_crop, (96, 96), "linear", "wrap")
+        within = cv2.erode(_inside(views.to_crop, 96), np.ones((9, 9), np.uint8)) > 0
+        assert np.abs(views.image.astype(int) - warped)[2:-2, 2:-2][within[2:-2, 2:-2]].max() <= 1
+    assert flipped == {True, False}
 
 
 @FORMS

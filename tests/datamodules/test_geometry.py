@@ -38,6 +38,31 @@ def test_crops_outside_the_image_are_black(golden, number, picture):
     np.testing.assert_array_equal(crop, golden[f"crop_{picture}_{number}"])
 
 
+@given(boxes)
+def test_an_image_that_repeats_is_cut_as_if_it_were_laid_out_many_times(box):
+    image = np.arange(20 * 24, dtype=np.int32).reshape(20, 24)
+    x_min, y_min, x_max, y_max = (box + np.tile([4 * 24, 4 * 20], 2)).tolist()
+    laid_out = np.tile(image, (9, 9))[y_min : y_max + 1, x_min : x_max + 1]
+    np.testing.assert_array_equal(geometry.crop(image, box, "wrap"), laid_out)
+
+
+@given(boxes, st.integers(5, 90), st.booleans(), st.sampled_from(["zero", "wrap"]), st.integers(0, 2**31))
+def test_a_filled_box_is_seen_as_its_mask_is(seen, side, flipped, beyond, key):
+    draw = np.random.default_rng(key)
+    x, y = (np.sort(draw.integers(0, extent, 2)).tolist() for extent in (24, 20))
+    matrix = geometry.box_to_grid(seen, (side, side + 3))
+    matrix = geometry.after(matrix, geometry.flip_matrix(24)) if flipped else matrix
+    mask = square((20, 24), (x[0], y[0]), (y[1] - y[0] + 1, x[1] - x[0] + 1))
+    filled = geometry.warp_box(np.array([x[0], y[0], x[1], y[1]]), (20, 24), matrix, (side, side + 3), beyond)
+    assert geometry.is_upright(matrix)
+    np.testing.assert_array_equal(filled, geometry.warp(mask, matrix, (side, side + 3), "nearest", beyond))
+
+
+def test_what_rotates_is_not_upright():
+    assert not geometry.is_upright(geometry.scale_and_rotate((20, 24), 3.0, 1.0))
+    assert geometry.is_upright(geometry.scale_and_rotate((20, 24), 0.0, 0.8))
+
+
 @pytest.mark.parametrize(("relax", "clipped"), [(0, True), (20, False), (20, True), (50, False)])
 def test_crops_around_a_mask_are_the_authors(golden, relax, clipped):
     mask = golden["crop_mask"]

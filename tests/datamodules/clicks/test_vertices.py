@@ -15,7 +15,7 @@ from datamodules import geometry
 from datamodules.clicks.errors import pixels_of
 from datamodules.clicks.extreme import tight_box
 from datamodules.clicks.points import EXTREME_KINDS, Target
-from datamodules.clicks.vertices import VertexPoints, onto_crop, vertex_extremes
+from datamodules.clicks.vertices import VertexPoints, onto_crop, row_ends, vertex_extremes
 from datamodules.keys import rng
 from tests.conftest import GOLDEN, disc, square
 
@@ -24,6 +24,9 @@ TLBR = [1, 0, 3, 2]  # the golden arrays list top, left, bottom, right; we keep 
 outlines = arrays(
     np.float64, st.tuples(st.integers(1, 30), st.just(2)), elements=st.integers(0, 40).map(lambda v: v / 2)
 )
+
+
+masks = arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +109,25 @@ def test_the_steps_are_those_of_the_rule_written_out(outline):
                     break
                 walked.append(around[n][1 - axis])
         assert point[1 - axis] == (max(walked) + min(walked)) // 2
+
+
+def test_the_ends_of_rows_are_the_first_and_last_pixel_of_each_that_has_any():
+    mask = square((9, 12), top_left=(3, 2), side=(2, 4)) | square((9, 12), top_left=(8, 3), side=(3, 1))
+    assert row_ends(mask).tolist() == [[3, 2], [6, 2], [3, 3], [8, 3], [8, 4], [8, 4], [8, 5], [8, 5]]
+    assert row_ends(np.zeros((4, 5), np.uint8)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_ends_of_rows_give_the_published_points_of_all_pixels(exits, number):
+    points = vertex_extremes(row_ends(exits["extreme/masks"][number]))
+    assert points[TLBR].tolist() == exits["extreme/expected_tlbr_xy"][9 + number].tolist()
+
+
+@given(masks.filter(np.any), st.sampled_from([0.0, 0.02, 0.1, 0.3, 0.5, 1.0]))
+def test_the_ends_of_rows_are_all_pixels_to_extreme_points(mask, tolerance):
+    """Ties, gaps in a row, rows without pixels and walks over the list's end included."""
+    expected = vertex_extremes(pixels_of(mask), tolerance)
+    np.testing.assert_array_equal(vertex_extremes(row_ends(mask), tolerance), expected)
 
 
 def test_a_large_mask_takes_milliseconds():
