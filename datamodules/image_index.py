@@ -81,7 +81,7 @@ def evaluation_images(specs: DataSpecs, root: Path | str | None = None, seed: in
     Of a data set with further values (`half`, `limit`, `categories`, ...) the images that still have an object.
     """
     kept, rows, first = [], [], 0
-    for selection, part in _parts(specs, root, seed):
+    for selection, part in _parts(specs, root, seed, images_alone=True):
         whole = selection == Selection(selection.name)
         rows.append((np.arange(part.num_images) if whole else np.unique(part.image)) + first)
         kept.append((part, image_keys(part)))
@@ -126,9 +126,13 @@ def _listed(specs: DataSpecs) -> Sequence[str | Mapping[str, Any]]:
     return [specs] if isinstance(specs, str | Mapping) else specs
 
 
-def _parts(specs: DataSpecs, root: Path | str | None, seed: int) -> list[tuple[Selection, ObjectIndex]]:
+def _parts(
+    specs: DataSpecs, root: Path | str | None, seed: int, images_alone: bool = False
+) -> list[tuple[Selection, ObjectIndex]]:
     """Each data set's selection and what it leaves."""
-    return [(Selection.of(spec), open_objects([spec], root, seed)) for spec in _listed(specs)]
+    return [
+        (Selection.of(spec), open_objects([spec], root, seed, images_alone=images_alone)) for spec in _listed(specs)
+    ]
 
 
 def _joined(parts: Sequence[tuple[ObjectIndex, NDArray]]) -> tuple[ObjectIndex, NDArray[np.int64]]:

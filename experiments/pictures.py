@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,45 @@ def overlay(
             cv2.circle(canvas, centre, radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
             cv2.circle(canvas, centre, radius - 1, COLOURS[kind], -1, cv2.LINE_AA)
     return canvas
+
+
+def instances_on(image: RGB, masks: Sequence[Array], captions: Sequence[str], min_side: int = 480) -> RGB:
+    """An image with instances, each tinted and outlined in a colour of its own, its caption at its upper left.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        masks: of each instance (H, W), where > 0; the first is drawn last, on top of the others.
+        captions: a class and a score, say.
+        min_side: as of `overlay`.
+    """
+    height, width = image.shape[:2]
+    factor = max(1, -(-min_side // min(height, width)))
+    size = (width * factor, height * factor)
+    canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    line = max(1, round(min(size) / 240))
+    places: list[tuple[int, int]] = []
+    for number in reversed(range(len(masks))):
+        inside, colour = _enlarge(masks[number], size), colour_of(number)
+        canvas[inside] = (0.6 * canvas[inside] + 0.4 * np.array(colour, np.float32)).astype(np.uint8)
+        cv2.drawContours(canvas, _outlines(inside), -1, colour, line, cv2.LINE_AA)
+        x, y, *_ = cv2.boundingRect(inside.astype(np.uint8))
+        places.append((int(x), int(y)))
+    drawn = Image.fromarray(canvas)
+    draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(size=max(11, round(min(size) / 32)))
+    for number, place in zip(reversed(range(len(masks))), places):
+        _, _, right, bottom = draw.textbbox((0, 0), captions[number], font)
+        x = max(0, min(place[0], size[0] - int(right) - 4))
+        y = max(0, min(place[1], size[1] - int(bottom) - 4))
+        draw.rectangle((x, y, x + right + 4, y + bottom + 3), fill=colour_of(number))
+        draw.text((x + 2, y + 1), captions[number], fill=(0, 0, 0), font=font)
+    return np.asarray(drawn)
+
+
+def colour_of(number: int) -> tuple[int, int, int]:
+    """A bright colour (RGB) for each number; neighbours, a golden section of the circle of hues apart, differ most."""
+    hue = (0.58 + number * 0.618034) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.65, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def contact_sheet(pictures: Sequence[RGB], captions: Sequence[str], columns: int = 4, tile: int = 300) -> RGB:

@@ -96,9 +96,9 @@ class Clicks(Protocol):
         """See Protocol: all that a number of clicks means nothing without."""
         return click_choices(evaluation)
 
-    def without_number(self, name: str, metrics: Metrics) -> tuple[str, str]:
+    def without_number(self, name: str, record: Mapping[str, Any]) -> tuple[str, str]:
         """See Protocol: a target that the mean never reached."""
-        most = max(int(key[4:]) for key in metrics if re.fullmatch(r"iou_\d+", key))
+        most = max(int(key[4:]) for key in record["metrics"] if re.fullmatch(r"iou_\d+", key))
         target = float(name.partition("@")[2] or 1)
         return f">{most}", f"the mean IoU stays below {100 * target:g} % within {most} clicks"
 

@@ -53,8 +53,8 @@ class Evaluation(Kind):
         return list(config["evaluation"]["test"])
 
     def files(self, node: Node) -> list[str]:
-        """The rows."""
-        return ["rows.csv"]
+        """The rows, and what the protocol writes beside them."""
+        return ["rows.csv", *protocol_of(node.config)[0].files]
 
     def make(self, node: Node, folder: RunFolder, title: str) -> Made | None:
         """See Kind."""
@@ -63,7 +63,9 @@ class Evaluation(Kind):
         trainer = run_through(scorer, node.model.hash)
         if not trainer.is_global_zero:
             return None
-        metrics = how.summarise(merge_rows(folder.path, scorer.units, trainer.world_size), settings)
+        rows = merge_rows(folder.path, scorer.units, trainer.world_size)
+        scorer.finish(rows)
+        metrics = how.summarise(rows, settings)
         print(f"  {title}: {how.describe(metrics, settings)}", flush=True)
         return Made(
             metrics=metrics,
@@ -72,6 +74,7 @@ class Evaluation(Kind):
                 "scoring": {"protocol": node.config["evaluation"]["protocol"], **as_plain(settings)},
                 "left_out": list(getattr(getattr(scorer, "index", None), "left_out", ())),
                 "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
+                **scorer.facts,
             },
         )
 

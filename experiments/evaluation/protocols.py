@@ -32,6 +32,7 @@ PROTOCOLS = {
     "retrieval": "experiments.evaluation.retrieval.Retrieval",
     "ellipse": "experiments.evaluation.guesses.Ellipse",
     "grabcut": "experiments.evaluation.guesses.GrabCut",
+    "instances": "experiments.evaluation.instances.Instances",
 }
 STUDIES = {"focus": "experiments.evaluation.focus.Focus"}
 
@@ -59,13 +60,15 @@ class Protocol(ABC):
 
     `metrics`: what it measures; a table's cell shows the first unless it names another. `settings`: a dataclass of what
     it reads of a recipe's section `evaluation`. `behaviour`: raised when a fix changes results. `elsewhere`: the
-    protocol of a run on other data sets, where that is another one.
+    protocol of a run on other data sets, where that is another one. `files`: what its scorer writes beside the rows,
+    from which metrics are computed, too: a record has their digests.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
     settings: ClassVar[type] = NoSettings
     behaviour: ClassVar[int] = 1
     elsewhere: ClassVar[str] = ""
+    files: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def scorer(self, node: Node, folder: Path) -> Any:
@@ -104,8 +107,8 @@ class Protocol(ABC):
         """What an evaluation decided where its paper is silent."""
         return []
 
-    def without_number(self, name: str, metrics: Metrics) -> tuple[str, str]:
-        """What a cell shows for a metric that is None, and why: a target that was never reached."""
+    def without_number(self, name: str, record: Mapping[str, Any]) -> tuple[str, str]:
+        """What a cell shows for a metric that is None in this record, and why: a target that was never reached."""
         return DASH, f"there is no {name}"
 
     def grids(self, measured: Measured) -> Iterator[Grid]:

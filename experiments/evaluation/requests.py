@@ -44,6 +44,11 @@ def evaluation_config(
     name = protocol or find_protocol(own).elsewhere or own
     evaluation.update(test=[data], protocol=name)
     if threshold is not None:
+        if name == "instances":
+            raise ValueError(
+                "--threshold is of the probability of a mask, which protocol instances does not read; what a network "
+                "keeps stands in its recipe"
+            )
         evaluation["threshold"] = threshold
     if rule or clicks is not None:
         if name != "clicks":

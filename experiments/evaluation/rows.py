@@ -18,6 +18,7 @@ from datamodules.files import whole_file
 
 ObjectRow = dict[str, str]
 FIRST = "position"
+csv.field_size_limit(1 << 30)  # run lengths of a ragged mask on a large image exceed Python's 128 KiB
 
 
 class RowWriter:

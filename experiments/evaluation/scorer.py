@@ -69,6 +69,15 @@ class Scorer(LightningModule):
         self._rows = RowWriter(self.folder, self.global_rank, self.columns)
         self._done, self._shown = 0, time.monotonic()
 
+    @property
+    def facts(self) -> Tree:
+        """What the evaluation's record says besides."""
+        return {}
+
+    def finish(self, rows: Path) -> None:
+        """Write what else the evaluation leaves, from the rows of all processes; rank zero is asked."""
+        return
+
     def rows_of(self, batch: Any) -> list[list[Any]]:
         """The rows of a batch. Raises ValueError that names run and object where the network answers no number."""
         try:

@@ -1,0 +1,196 @@
+"""Protocol `instances`: what a network detects on whole images, and its mask AP, computed from files.
+
+    python -m experiments.evaluate --run RUN --data coco200/val2017
+
+RUN finds instances of classes. Its detections go to disk image by image; detections.json, which any other tool reads
+as COCO's results, is scored against truth.json beside it. Where nobody has the annotations (coco2017/test-dev),
+detections.json is what is uploaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from experiments.composition.classes import import_class
+from experiments.composition.tree import Tree
+from experiments.console import DASH, Choice, Grid, spread_text
+from experiments.evaluation.detection_files import DETECTIONS, TRUTH, read_detections, read_truth
+from experiments.evaluation.instance_scorer import InstanceScorer
+from experiments.evaluation.protocols import Measured, Metric, Metrics, Protocol
+from experiments.evaluation.settings import read_settings
+from experiments.evaluation.truth import Truth
+from experiments.runs.models import load_model
+from experiments.runs.node import Node
+from lightning_modules.metrics.average_precision import COCO_MOST, LVIS_MOST, coco_ap, is_lvis, lvis_ap
+
+KINDS = ("", "50", "75", "_small", "_medium", "_large", "_rare", "_common", "_frequent")
+NAMES = tuple(f"ap{kind}" for kind in KINDS)
+FEW = 30  # classes, up to which each has its AP in a record
+
+
+@dataclass(frozen=True)
+class InstanceSettings:
+    """How detections are scored.
+
+    Args:
+        style: as COCO's code, as LVIS' (federated), or by the data: LVIS' where their images and categories have its
+            fields.
+        most: detections that count: per image and category in COCO's style, per image over all of them in LVIS'; None
+            for the benchmark's own number, 100 and 300.
+    """
+
+    style: Literal["auto", "coco", "lvis"] = "auto"
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.most is not None and self.most < 1:
+            raise ValueError(f"evaluation.most is a number of detections, 1 or more, got {self.most}")
+
+
+class Instances(Protocol):
+    """Mask AP of the instances that a network finds on whole images."""
+
+    metrics = (
+        *map(Metric, NAMES),
+        Metric("ap@*"),  # of a class
+        Metric("detections_per_image", 1.0),
+    )
+    settings = InstanceSettings
+    files = (DETECTIONS, TRUTH)
+
+    def checked(self, config: Tree) -> None:
+        """See Protocol."""
+        method = import_class(config["model"]["class_path"])
+        if not hasattr(method, "detect"):
+            raise ValueError(
+                f"protocol instances takes a method that detects instances of classes, which {method.__name__} does not"
+            )
+        if len(config["evaluation"].get("test") or ()) != 1:
+            raise ValueError(
+                f"protocol instances scores one data set, whose categories are its own, got evaluation.test "
+                f"{config['evaluation'].get('test')}"
+            )
+
+    def scorer(self, node: Node, folder: Path) -> InstanceScorer:
+        """See Protocol. Raises ValueError where the data have other classes than those that the run was trained on."""
+        data = node.opened["data"]["init_args"]
+        truth = Truth(*node.opened["evaluation"]["test"], data["root"], data["seed"])
+        model = load_model(node.model)
+        return InstanceScorer(model, truth, labels_in(truth.categories, node.model, model), node.opened, folder)
+
+    def measures(self, settings: InstanceSettings) -> set[str]:
+        """See Protocol."""
+        return {*NAMES, "n", "objects", "detections", "detections_per_image"}
+
+    def summarise(self, rows: Path, settings: InstanceSettings) -> dict[str, Any]:
+        """See Protocol: from detections.json and truth.json beside the rows; `n` counts images.
+
+        Without annotations nothing but detections is counted; `objects` is then None, as all AP.
+        """
+        truth = read_truth(rows.parent / TRUTH)
+        found = read_detections(rows.parent / DETECTIONS, truth)
+        images = len(truth["images"])
+        counts = {"n": images, "detections": len(found), "detections_per_image": len(found) / images}
+        if "annotations" not in truth:
+            return {**dict.fromkeys(NAMES), "objects": None, **counts}
+        federated = is_lvis(truth) if settings.style == "auto" else settings.style == "lvis"
+        if federated and not is_lvis(truth):
+            raise ValueError(
+                f"{rows.parent / TRUTH} has no neg_category_ids and frequency, without which LVIS' style says nothing; "
+                "set evaluation.style=coco"
+            )
+        measure, most = (lvis_ap, LVIS_MOST) if federated else (coco_ap, COCO_MOST)
+        overall, by_class = measure(truth, found, settings.most or most)
+        few = {f"ap@{name}": ap for name, ap in by_class.items()} if len(by_class) <= FEW else {}
+        objects = sum(not entry.get("iscrowd") for entry in truth["annotations"])
+        return {**{name: overall[name] for name in NAMES}, **few, "objects": objects, **counts}
+
+    def describe(self, metrics: Metrics, settings: InstanceSettings) -> str:
+        """See Protocol."""
+        many = f"{metrics['detections_per_image']:.1f} detections on each of {metrics['n']:,} images"
+        if metrics["objects"] is None:
+            return f"{many}, in {DETECTIONS}; nobody here has annotations to score them"
+        shown = [f"{name.upper()} {_percent(metrics[name])}" for name in ("ap50", "ap75")]
+        return f"mask AP {_percent(metrics['ap'])} ({', '.join(shown)}), {many}"
+
+    def table(self, metrics: Metrics, settings: InstanceSettings) -> str:
+        """See Protocol: in per cent, what has no number left out."""
+        shown = [name for name in metrics if name.startswith("ap") and metrics[name] is not None]
+        lines = [f"{name.removeprefix('ap@'):>20} {_percent(metrics[name])}" for name in shown]
+        return "\n".join([*lines, self.describe(metrics, settings)])
+
+    def choices(self, evaluation: Node) -> list[Choice]:
+        """See Protocol: what an AP means nothing without; rate, batch and samples say the training's own choices."""
+        settings = read_settings(InstanceSettings, evaluation.config["evaluation"])
+        limits = {
+            "coco": f"{settings.most or COCO_MOST} per image and category, as COCO's code counts",
+            "lvis": f"{settings.most or LVIS_MOST} per image over all categories, as LVIS' code counts",
+        }
+        limit = limits.get(settings.style, f"{limits['coco']}; of LVIS {limits['lvis']}")
+        return [Choice("limit of detections", limit), *network_limits(evaluation.config["model"])]
+
+    def without_number(self, name: str, record: Mapping[str, Any]) -> tuple[str, str]:
+        """See Protocol: annotations that are kept elsewhere, or objects of a kind that the data have none of."""
+        if record["metrics"].get("objects") is None:
+            where = record.get("upload", "the benchmark's server")
+            return "to upload", f"{DETECTIONS} of run {record['run']} is written: upload it at {where}"
+        return DASH, f"the data have no object that {name} is about"
+
+    def grids(self, measured: Measured) -> Iterator[Grid]:
+        """See Protocol: the AP of each class, where they are few."""
+        by_row: dict[str, dict[str, list[float]]] = {}
+        for row, seeds in measured.items():
+            for metrics in seeds:
+                for name, ap in metrics.items():
+                    if name.startswith("ap@") and ap is not None:
+                        by_row.setdefault(row, {}).setdefault(name.removeprefix("ap@"), []).append(100 * ap)
+        if by_row:
+            classes = dict.fromkeys(name for found in by_row.values() for name in found)
+            lines = tuple((name, *(_spread(found.get(name)) for found in by_row.values())) for name in classes)
+            yield Grid("Mask AP of each class", ("Class", *by_row), lines, "In per cent.", tuple(by_row))
+
+
+def labels_in(categories: tuple[str, ...], run: Node, model: Any) -> list[int]:
+    """The place among a data set's categories of each class of a run, by its name.
+
+    Raises ValueError unless both have the same classes. Of weights without a training only their number is known.
+    """
+    record = run.folder.record or {}
+    classes = list((record.get("said") or {}).get("classes") or ())
+    if not classes:
+        number = getattr(getattr(model, "network", None), "num_classes", len(categories))
+        if number != len(categories):
+            raise ValueError(
+                f"run {run.hash} tells {number} classes apart, these data have {len(categories)} categories"
+            )
+        return list(range(len(categories)))
+    if set(classes) != set(categories) or len(classes) != len(categories):
+        other = [*(name for name in classes if name not in categories), *(n for n in categories if n not in classes)]
+        what = f"the first that only one of them has is {other[0]!r}" if other else "names are used twice"
+        raise ValueError(
+            f"run {run.hash} was trained on {len(classes)} classes, these data have {len(categories)} others: {what}; "
+            "evaluate it on data with its own classes"
+        )
+    return [categories.index(name) for name in classes]
+
+
+def network_limits(model: Tree) -> Iterator[Choice]:
+    """What a network keeps of its detections: those of its arguments that are thresholds, or numbers of detections."""
+    network = (model.get("init_args") or {}).get("network") or {}
+    for name, value in (network.get("init_args") or {}).items():
+        if "threshold" in name or "detections" in name or name == "most":
+            yield Choice(name.replace("_", " "), str(value), "of the network")
+
+
+def _percent(share: float | None) -> str:
+    return DASH if share is None else f"{100 * share:.1f}"
+
+
+def _spread(values: list[float] | None) -> str:
+    if not values:
+        return DASH
+    return spread_text((fmean(values), stdev(values) if len(values) > 1 else None), 1)
