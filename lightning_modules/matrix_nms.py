@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_modules.networks.deeplab import full_precision
 
-PIXELS = 8192  # of all masks at a time: what a product reads is made where it is read
+PIXELS = 4096  # of all masks at a time: what a product reads is made where it is read
 
 
 def point_nms(probabilities: Tensor) -> Tensor:

@@ -100,6 +100,11 @@ class SOLOv2(nn.Module):
                 raise ValueError(f"SOLOv2 has {LEVELS} grids, from P2 to P6; {name} says {len(values)}: {values}")
         if num_classes < 1:
             raise ValueError(f"SOLOv2 needs a class at least, got num_classes {num_classes}")
+        if any(width % norm_groups for width in (tower, kernels, mask_channels)):
+            raise ValueError(
+                f"norm_groups, here {norm_groups}, divides tower, kernels and mask_channels, got "
+                f"{tower}, {kernels} and {mask_channels}"
+            )
         self.num_classes = num_classes
         self.backbone = detection_backbone(backbone, pretrained, frozen_stages, bn_statistics, deformable, widths)
         self.pyramid = FeaturePyramid(self.backbone.channels, channels)
