@@ -28,7 +28,7 @@ class InstanceSegmentation(LightningModule):
         schedule: of the rate, by the share of steps that are done.
         warmup: what the rate is multiplied by in the first steps, besides.
         image_mean, image_std: the network sees (image - mean) / std of 0..255 values, and 0 beyond an image.
-        fill_beyond: whether pixels beyond an image are 0 after normalisation (SOLOv2, Mask R-CNN) or what the loader
+        zero_beyond: whether pixels beyond an image are 0 after normalisation (SOLOv2, Mask R-CNN) or what the loader
             filled them with, normalised like all others (Mask2Former's gray of large-scale jitter).
     """
 
@@ -47,19 +47,19 @@ class InstanceSegmentation(LightningModule):
         warmup: Warmup | None = None,
         image_mean: float | list[float] = 0.0,
         image_std: float | list[float] = 1.0,
-        fill_beyond: bool = True,
+        zero_beyond: bool = True,
     ) -> None:
         super().__init__()
         self.network, self.optimizer = network, optimizer
         self.schedule, self.warmup = schedule or Constant(), warmup
-        self.fill_beyond = fill_beyond
+        self.zero_beyond = zero_beyond
         self.register_buffer("image_mean", torch.as_tensor(image_mean).float().view(1, -1, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.as_tensor(image_std).float().view(1, -1, 1, 1), persistent=False)
 
     def seen(self, batch: ImageBatch) -> Tensor:
         """The images as the network sees them, (B, 3, H, W) float32."""
         image = (batch.image.float() - self.image_mean) / self.image_std
-        return image * within(batch.size, image) if self.fill_beyond else image
+        return image * within(batch.size, image) if self.zero_beyond else image
 
     def on_fit_start(self) -> None:
         """Raises ValueError where the network has another number of classes than the data."""

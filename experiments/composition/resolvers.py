@@ -8,6 +8,7 @@ from typing import Any
 from datamodules import miniature
 from datamodules.cache import cache_folder
 from datamodules.catalog import DataSet, find, root_of
+from datamodules.image_index import category_names
 from datamodules.recipe import views_of
 from experiments.composition.classes import import_class
 
@@ -60,6 +61,31 @@ def _share(part: float, *, _root_: Any) -> float:
     return 1.0 if _root_.profile == "miniature" else float(part)
 
 
+def _num_classes(*, _root_: Any) -> int:
+    """${num_classes:}: how many categories the training data have; 0 where these are not there, which naming says."""
+    data = _root_.data.init_args
+    try:
+        return len(category_names([_plain_spec(spec) for spec in data.train], data.root))
+    except (OSError, ValueError):
+        return 0
+
+
+def _plain_spec(spec: Any) -> Any:
+    """A data set of an OmegaConf tree, without the labels of a run that may not be made yet."""
+    return spec if isinstance(spec, str) else {key: spec[key] for key in spec if key != "labelled"}
+
+
+def _passes(at_once: int, *, _root_: Any) -> int:
+    """${passes:2}: how many passes a process accumulates so that none holds more than two units of the global batch.
+
+    1 where the batch does not split over the processes: the data say so, and what does split.
+    """
+    trainer, batch = _root_.trainer, int(_root_.data.init_args.batch_size)
+    processes = (trainer.devices if isinstance(trainer.devices, int) else 1) * trainer.num_nodes
+    possible = [n for n in range(1, batch + 1) if batch % (processes * n) == 0]
+    return next((n for n in possible if batch // (processes * n) <= at_once), 1)
+
+
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "px": _scaled,
     "whole_px": _whole,
@@ -67,4 +93,6 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "drawn_data": _drawn_data,
     "data_file": _data_file,
     "share": _share,
+    "num_classes": _num_classes,
+    "passes": _passes,
 }

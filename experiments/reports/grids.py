@@ -75,7 +75,8 @@ def _directions(result: TableResult) -> str:
 
 def remark(cell: Cell) -> str:
     """Why a cell is as it is: the two sides of a difference, the reason given, rows that cannot be told apart."""
-    said = [f"from {cell.parts[0]:.2f} to {cell.parts[1]:.2f}"] if cell.parts else []
+    of = f"{{1:.2f}} of {{0:.2f}} of {cell.share_of}" if cell.share_of else "from {0:.2f} to {1:.2f}"
+    said = [of.format(*cell.parts)] if cell.parts else []
     said += [cell.reason] if cell.reason else []
     if cell.row in cell.same_as:
         said.append("both models of the pair became the same run: not distinguishable in this profile")

@@ -12,6 +12,8 @@ def models_of(cell: Cell) -> list[tuple[str, tuple[str, ...]]]:
     """The models that a cell shows, by name, and their evaluations: those of a pair `A -> B` are A and B."""
     if not cell.before_runs:
         return [(cell.row, cell.runs)]
+    if cell.share_of:
+        return [(cell.share_of, cell.before_runs), (cell.row, cell.runs)]
     first, _, second = cell.row.partition(" -> ")
     return [(first, cell.before_runs), (second or f"{first} (second)", cell.runs)]
 

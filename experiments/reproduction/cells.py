@@ -50,6 +50,7 @@ class Cell:
     same_as: tuple[str, ...] = ()  # rows that became the same runs in this profile
     other_start: str = ""  # in words, where the published first weights were not there
     never: str = ""  # in place of `measured` where a run never came that far: '>20'
+    share_of: str = ""  # of a share: the row of the model that is 100 %, whose evaluations are `before_runs`
 
     @property
     def n_seeds(self) -> int:
@@ -122,7 +123,8 @@ def measure(
         reason: anything the reader must know, such as "made by older code".
         other_start: where first weights were not the published ones: in words, which.
     """
-    spec = main_run(table.row(row).cells.get(column))
+    of_table = table.row(row).cells.get(column)
+    spec, share_of = main_run(of_table), of_table.share_of if isinstance(of_table, Pair) else ""
     metric, scale = _metric(spec, metric, scale, f"{table.id}, {row}, {column}")
     if before_runs and len(before_runs) != len(runs):
         raise ValueError(f"{row}: {len(before_runs)} seeds of the first model, {len(runs)} of the second; need as many")
@@ -133,7 +135,7 @@ def measure(
     if None in found.values():  # one seed without a number leaves a mean without meaning
         record = records.read(runs[0])
         how = protocol_of_record(record) or protocol(spec.protocol if spec else "clicks")
-        shown, why = how.without_number(metric, record["metrics"])
+        shown, why = how.without_number(metric, record)
         state = judge(published, shown, None, unit, profile, other_start)
         lost, seeds = sum(found[run] is None for run in runs), len(runs)
         which = f"with {lost} of {seeds} seeds " if 0 < lost < seeds else ""
@@ -150,12 +152,17 @@ def measure(
             before_runs=tuple(before_runs),
             n_objects=_units(records.read(runs[0])),
             other_start=other_start,
+            share_of=share_of,
             never=shown,
             seconds=records.seconds([*before_runs, *runs]),
         )
     values, before = ([scale * float(found[run] or 0) for run in part] for part in (runs, before_runs))
     parts = (fmean(before), fmean(values)) if before else ()
-    values = [b - a for a, b in zip(before, values)] if before else values
+    if share_of and 0.0 in before:
+        why = f"{share_of} reaches 0, of which nothing is a share"
+        return replace(not_run(table, row, column, why), metric=metric, scale=scale, share_of=share_of)
+    if before:
+        values = [100 * b / a if share_of else b - a for a, b in zip(before, values)]
     mean, std = fmean(values), stdev(values) if len(values) > 1 else None
     state = judge(published, mean, std, unit, profile, other_start)
     if state == REPRODUCED and tuple(runs) == tuple(before_runs):
@@ -182,6 +189,7 @@ def measure(
         difference=mean - published if isinstance(published, int | float) else None,
         seconds=records.seconds([*before_runs, *runs]),
         parts=parts,
+        share_of=share_of,
     )
 
 
@@ -245,6 +253,10 @@ def complete(table: Table, cells: Iterable[Cell]) -> tuple[Cell, ...]:
                 )
             elif key in given:
                 found.append(given[key])
+            elif column.name not in row.cells and row.cells and row.published.get(column.name) is None:
+                found.append(
+                    Cell(row.label, column.name, column.unit, published=None, state=QUOTED)
+                )  # nothing is asked
             else:
                 why = "left out" if column.name in row.cells else "the table file does not say yet what to run"
                 found.append(not_run(table, *key, why))

@@ -180,6 +180,8 @@ def _side(tree: Mapping[str, Any], said: str | Mapping[str, Any]) -> Side:
     row, column = table.row(own["row"]), _column(table, own.get("column", tree.get("column")))
     cell = row.cells.get(column)
     if isinstance(cell, Pair):
+        if cell.share_of:
+            raise ValueError(f"{table.id}, {row.label!r}, {column}: a share of another row is no claim's side")
         raise ValueError(f"{table.id}, {row.label!r} is a difference of two models: write it as `pair`")
     metric = own.get("metric", cell.metric if cell else "")
     published = None if "metric" in own else row.published.get(column)

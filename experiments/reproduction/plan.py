@@ -206,6 +206,8 @@ def find_spec(reference: str) -> RunSpec:
     specs: dict[str, RunSpec] = {}
     for row in table.rows:
         for cell in row.cells.values():
+            if isinstance(cell, Pair) and cell.share_of:
+                continue  # both of its models are rows of their own
             if isinstance(cell, Pair):
                 first, _, second = row.label.partition(" -> ")
                 specs.setdefault(slug(first), cell.before)

@@ -29,11 +29,19 @@ class RunReader:
     inside: tuple[tuple[str, str], ...] = ()  # (table, label)
 
     def cell(self, row: dict[str, Any], column: str) -> RunSpec | Pair:
+        if label := {key: value for part in self.parts(row, column) for key, value in part.items()}.get("share_of"):
+            return self.share(row, column, str(label))
         sides = {key for part in self.parts(row, column) for key, value in part.items() if _is_side(key, value)}
         if not sides:
             return self.run(self.parts(row, column))
         check_keys(dict.fromkeys(sides), {"first", "second"}, set(), self.where)
         return Pair(*(self.run(_of_side(self.parts(row, column), side)) for side in ("first", "second")))
+
+    def share(self, row: dict[str, Any], column: str, label: str) -> Pair:
+        """This row's model, and that of the row whose value it is to reach, measured alike."""
+        parts = [{key: value for key, value in part.items() if key != "share_of"} for part in self.parts(row, column)]
+        after, whole = self.run(parts), self.other(label)
+        return Pair(replace(whole, test=after.test, own_metric=after.own_metric), after, share_of=label)
 
     def parts(self, row: dict[str, Any], column: str) -> list[dict[str, Any]]:
         """All that a table says of a cell's runs, the most specific last."""
@@ -108,7 +116,7 @@ class RunReader:
         """The model of a row of another table, by `table/slug`, or `table/slug/column` where its columns differ."""
         name, wanted, *column = reference.split("/", 2)
         table = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-        rows = {slug(row["label"]): row for row in table["rows"] if row["own"]}
+        rows = {slug(row["label"]): row for row in table["rows"] if row["own"] or "run" in row}
         row = by_name(wanted, rows, f"{self.where}: {name} has no own row")
         columns = [name for name in table["columns"] if name not in table.get("quoted_columns", [])]
         for given in column:
@@ -124,7 +132,10 @@ class RunReader:
         column = next((name for name in self.columns if "run" in row or name in row.get("cells", {})), None)
         if column is None:
             raise ValueError(f"{self.where}: row {row['label']!r} does not say what to run, so nothing can build on it")
-        parts = _of_side(self.parts(row, column), "second")
+        parts = [
+            {key: value for key, value in part.items() if key != "share_of"}
+            for part in _of_side(self.parts(row, column), "second")
+        ]
         own = next((part["test"] for part in reversed(parts) if "test" in part), None)
         if test is None and isinstance(own, dict):
             own = {key: value for key, value in own.items() if key not in BUILDS_ON}

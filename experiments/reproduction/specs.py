@@ -94,10 +94,15 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models of which a cell shows the gain; `first` and `second` in a table's file."""
+    """Two models of which a cell shows the gain; `first` and `second` in a table's file.
+
+    Or the share, in per cent, that the second reaches of the first: EXITS' retention rate. `share_of` is then the first
+    one's row.
+    """
 
     before: RunSpec
     after: RunSpec
+    share_of: str = ""
 
 
 def slug(label: str) -> str:
