@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from datamodules.image_index import ImageIndex
 from datamodules.images import read_image
-from datamodules.instances import ImageSample, MaskWindow
+from datamodules.instances import ImageSample
 from datamodules.keys import rng
-from datamodules.mask_windows import mask_windows
+from datamodules.mask_runs import MaskRuns, read_runs
 from datamodules.ranges import PROBABILITY
 from datamodules.resizing import Resizing
 
@@ -54,13 +54,13 @@ class ImageSamples(Dataset):
         draw = rng(self.seed, epoch, int(self.images.keys[position]), copy)
         return self._sample(position, image, masks, draw)
 
-    def _readable(self, position: int) -> tuple[int, NDArray[np.uint8], list[MaskWindow]]:
+    def _readable(self, position: int) -> tuple[int, NDArray[np.uint8], MaskRuns]:
         """This image with its masks, or the next one that can be read."""
         for step in range(min(TRIED, len(self.images))):
             place = (position + step) % len(self.images)
             try:
                 image = read_image(self.images.path(place), self.images.size(place))
-                return place, image, mask_windows(self.images.objects, range(*self.images.bounds[place].tolist()))
+                return place, image, read_runs(self.images.objects, range(*self.images.bounds[place].tolist()))
             except (OSError, ValueError) as error:
                 failed = error
                 if not self._said[place]:
@@ -72,30 +72,22 @@ class ImageSamples(Dataset):
         self,
         position: int,
         image: NDArray[np.uint8],
-        masks: list[MaskWindow] | None = None,
+        masks: MaskRuns | None = None,
         draw: np.random.Generator | None = None,
     ) -> ImageSample:
-        original = self.images.size(position)
-        place = self.resize.placed(original, draw)
+        place = self.resize.placed(self.images.size(position), draw)
+        boxes, labels = np.zeros((0, 4)), np.zeros(0, np.int64)
         if draw is not None:
             place = replace(place, flip=bool(draw.random() < self.flip))
-        kept, boxes, labels = [], np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
-        if masks:
             objects = slice(*self.images.bounds[position].tolist())
-            annotated = self.images.objects.annotated[objects].astype(np.float64)
-            annotated[:, 2:] += 1
-            boxes = place.boxes(annotated)
-            moved = place.masks(masks)
-            shown = np.array([mask is not None for mask in moved]) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-            kept = [mask for mask, keep in zip(moved, shown) if mask is not None and keep]
-            boxes, labels = boxes[shown], self.images.objects.category[objects][shown].astype(np.int64)
+            boxes = np.asarray(self.images.objects.annotated[objects], np.float64) + np.array([0, 0, 1, 1])
+            labels = np.asarray(self.images.objects.category[objects], np.int64)
         return ImageSample(
-            image=place.image(image),
-            original_size=original,
-            canvas=place.canvas,
+            image=image,
+            place=place,
             fill=self.resize.fill,
             position=position,
-            masks=kept,
+            masks=masks,
             boxes=boxes,
             labels=labels,
         )

@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
-class MaskWindow(NamedTuple):
-    """A mask without most of its background: `pixels` (h, w) uint8 of 0 and 1, and where its first one lies."""
-
-    pixels: NDArray[np.uint8]
-    x: int
-    y: int
+from datamodules.mask_runs import MaskRuns
+from datamodules.resizing import Placement
 
 
 @dataclass
 class ImageSample:
-    """One image and its n instances as arrays, not padded: the fields of ImageBatch, channels last.
+    """One image and its n instances as they are read: pixels are resized and masks drawn on the grid of their batch.
 
-    `canvas` (H, W) is the least grid of the batch, `fill` the value of its pixels beyond the image.
+    Args:
+        image: (H, W, 3) uint8 RGB, as in its file.
+        place: where it comes to lie.
+        fill: value of pixels beyond it.
+        position: its place among the images of the data.
+        masks: run lengths of its instances; None without any.
+        boxes: (n, 4) float64 xyxy in its pixels, x2 and y2 exclusive.
+        labels: (n,) int64.
     """
 
     image: NDArray[np.uint8]
-    original_size: tuple[int, int]
-    canvas: tuple[int, int]
+    place: Placement
     fill: int
     position: int
-    masks: list[MaskWindow]
-    boxes: NDArray[np.float32]
+    masks: MaskRuns | None
+    boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
 
 
@@ -81,30 +81,32 @@ class ImageBatch:
 def collate_images(samples: Sequence[ImageSample], multiple: int = 32) -> ImageBatch:
     """Samples on the smallest grid that holds them all, its sides multiples of `multiple`.
 
-    Beyond each image's own size lies its `fill`; no mask reaches there.
+    Beyond each image's own size lies its `fill`; no mask reaches there. An instance of which no pixel is left, or
+    nothing of the box, is left out; an image may be left with none.
     """
-    sides = np.array([[*sample.image.shape[:2], *sample.canvas] for sample in samples]).reshape(-1, 2, 2)
-    height, width = (-(-int(side) // multiple) * multiple for side in sides.max(axis=(0, 1)))
+    places = [sample.place for sample in samples]
+    height, width = (
+        -(-side // multiple) * multiple for side in np.max([place.canvas for place in places], axis=0).tolist()
+    )
     image = torch.empty((len(samples), height, width, 3), dtype=torch.uint8)
-    for sample, pixels in zip(samples, image.numpy()):
-        own_height, own_width = sample.image.shape[:2]
-        pixels[:own_height, :own_width] = sample.image
+    masks, boxes, labels = [], [], []
+    for sample, place, pixels in zip(samples, places, image.numpy()):
+        own_height, own_width = place.size
+        place.show(sample.image, pixels[:own_height, :own_width])
         pixels[own_height:] = sample.fill
         pixels[:own_height, own_width:] = sample.fill
+        moved = place.boxes(sample.boxes)
+        inside = (moved[:, 2:] > moved[:, :2]).all(axis=1)
+        shown, drawn = place.masks(sample.masks, (height, width), inside)
+        masks.append(torch.from_numpy(drawn))
+        boxes.append(torch.from_numpy(moved[shown]))
+        labels.append(torch.from_numpy(sample.labels[shown]))
     return ImageBatch(
         image=image.permute(0, 3, 1, 2),
-        size=torch.tensor([sample.image.shape[:2] for sample in samples]),
-        original_size=torch.tensor([sample.original_size for sample in samples]),
+        size=torch.tensor([place.size for place in places]),
+        original_size=torch.tensor([place.original for place in places]),
         position=torch.tensor([sample.position for sample in samples]),
-        masks=[_on_grid(sample.masks, (height, width)) for sample in samples],
-        boxes=[torch.from_numpy(sample.boxes) for sample in samples],
-        labels=[torch.from_numpy(sample.labels) for sample in samples],
+        masks=masks,
+        boxes=boxes,
+        labels=labels,
     )
-
-
-def _on_grid(windows: Sequence[MaskWindow], size: tuple[int, int]) -> Tensor:
-    """(n, H, W): the masks in full."""
-    masks = torch.zeros((len(windows), *size), dtype=torch.uint8)
-    for mask, (pixels, x, y) in zip(masks.numpy(), windows):
-        mask[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
-    return masks

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules import geometry
-from datamodules.instances import MaskWindow
+from datamodules.mask_runs import MaskRuns, drawn_masks
 from datamodules.ranges import COUNT, POSITIVE, Range
 
 Size = tuple[int, int]  # (H, W)
@@ -39,19 +39,22 @@ class Placement:
     canvas: Size
     flip: bool = False
 
-    def image(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image (H, W, 3) there: linear, not smoothed before it is made smaller, as in mmdetection.
+    def show(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Write what is seen of an image (H, W, 3) into `out`, of the window's size.
 
-        Flipped is whichever is smaller, the image or its window.
+        Linear, not smoothed before it is made smaller, as in mmdetection. Flipped is what is smaller, the image or its
+        window: pixels differ by rounding at most.
         """
-        y, x = self.first
-        early = self.flip and self.original[0] * self.original[1] < self.size[0] * self.size[1]
+        (y, x), (height, width) = self.first, self.size
+        early = self.flip and self.original[0] * self.original[1] < height * width
         if early:
-            pixels, x = cv2.flip(pixels, 1), self.scaled[1] - self.size[1] - x
-        if self.scaled != self.original:
-            pixels = geometry.resize(pixels, self.scaled, "linear")
-        pixels = pixels[y : y + self.size[0], x : x + self.size[1]]
-        return np.asarray(cv2.flip(pixels, 1) if self.flip and not early else pixels)
+            pixels, x = cv2.flip(pixels, 1), self.scaled[1] - width - x
+        late = self.flip and not early
+        if self.scaled == self.size and not late:
+            cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+            return
+        window = geometry.resize(pixels, self.scaled, "linear")[y : y + height, x : x + width]
+        out[...] = window[:, ::-1] if late else window
 
     def boxes(self, boxes: NDArray) -> NDArray[np.float32]:
         """Boxes (n, 4) xyxy, x2 and y2 exclusive, there: cut where the window ends, so that some may have no inside."""
@@ -62,14 +65,17 @@ class Placement:
             moved[:, [0, 2]] = self.size[1] - moved[:, [2, 0]]
         return moved.astype(np.float32)
 
-    def masks(self, windows: Sequence[MaskWindow]) -> list[MaskWindow | None]:
-        """Parts of masks of the image there, None for one that has no pixel left.
+    def masks(
+        self, runs: MaskRuns | None, grid: Size, wanted: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+        """Masks of the image in the corner of a grid (H, W): which of the `wanted` are seen, and these as (m, H, W).
 
-        Interpolation is that of masks in mmdetection, OpenCV's nearest: the pixel at x is that at floor(x / factor),
-        taken for the window of each object alone.
+        Interpolation is that of masks in mmdetection, OpenCV's nearest: the pixel at x is that at floor(x / factor).
         """
+        if runs is None:
+            return wanted, np.zeros((0, *grid), np.uint8)
         rows, columns = (_sources(self, axis) for axis in (0, 1))
-        return [_resampled(window, rows, columns, self.flip) for window in windows]
+        return drawn_masks(runs, rows, columns, grid, wanted, flip=self.flip)
 
 
 def _sources(placement: Placement, axis: int) -> NDArray[np.int64]:
@@ -77,21 +83,6 @@ def _sources(placement: Placement, axis: int) -> NDArray[np.int64]:
     scaled, original = placement.scaled[axis], placement.original[axis]
     places = np.arange(placement.first[axis], placement.first[axis] + placement.size[axis])
     return np.minimum((places * (original / scaled)).astype(np.int64), original - 1)
-
-
-def _resampled(window: MaskWindow, rows: NDArray, columns: NDArray, flip: bool) -> MaskWindow | None:
-    height, width = window.pixels.shape
-    top, bottom = np.searchsorted(rows, [window.y, window.y + height]).tolist()
-    left, right = np.searchsorted(columns, [window.x, window.x + width]).tolist()
-    if top >= bottom or left >= right:
-        return None
-    wanted = columns[left:right] - window.x
-    if flip:
-        wanted, left = wanted[::-1], len(columns) - right
-    # Both steps copy whole rows of memory: columns are taken from the mask on its side, as run lengths leave it.
-    sideways = window.pixels.T.take(wanted, axis=0)
-    pixels = cv2.transpose(sideways).take(rows[top:bottom] - window.y, axis=0)
-    return MaskWindow(pixels, left, top) if cv2.hasNonZero(pixels) else None
 
 
 class Resizing(ABC):
