@@ -22,7 +22,7 @@ from lightning_modules.averages import Averaging
 from lightning_modules.mean_field import MeanField
 from lightning_modules.metrics.masks import crop_iou
 from lightning_modules.networks.mask_generator import MaskGenerator
-from lightning_modules.point_retrieval import Retrieved
+from lightning_modules.point_retrieval import PointRetrieval, Retrieved
 from lightning_modules.point_supervision import PointSupervision, box_areas, extreme_points_of
 from lightning_modules.schedules import Constant, stepped
 from lightning_modules.weak_losses import dice, projection
@@ -205,13 +205,33 @@ class EXITS(LightningModule):
         return min(1.0, self.trainer.global_step / steps) if steps else 1.0
 
     @torch.no_grad()
-    def retrieved(self, image: Tensor, points: Points, box: Tensor) -> Retrieved:
-        """The points that the walk finds on crops (B, 3, H, W) with the filled boxes (B, 1, H, W)."""
-        if self.points is None or self.extractor is None:
+    def similarity(self, image: Tensor, layer: int) -> Tensor:
+        """(B, n, n) how alike the places of crops (B, 3, H, W) of 0..255 are to the extractor, by this layer.
+
+        A model that has no extractor is one.
+        """
+        return (self.extractor or self.network).similarity(self.seen(image), layer)
+
+    @torch.no_grad()
+    def retrieved(
+        self,
+        image: Tensor,
+        points: Points,
+        box: Tensor,
+        walk: PointRetrieval | None = None,
+        similarity: Tensor | None = None,
+    ) -> Retrieved:
+        """The points that a walk finds on crops (B, 3, H, W) with the filled boxes (B, 1, H, W).
+
+        In training, in labelling and in the protocol `retrieval`: the last asks for other walks than that of `points`,
+        and where a similarity of the walk's layer is known it is not asked for again.
+        """
+        walk = walk or (None if self.points is None else self.points.retrieval)
+        if walk is None:
             raise ValueError("a model without points retrieves none: it has no extractor")
-        retrieval = self.points.retrieval
-        similarity = self.extractor.similarity(self.seen(image), retrieval.layer)
-        return retrieval(similarity, extreme_points_of(points), box)
+        alike = self.similarity(image, walk.layer) if similarity is None else similarity
+        found: Retrieved = walk(alike, extreme_points_of(points), box)
+        return found
 
     @torch.no_grad()
     def refined(self, mean_field: MeanField, batch: Batch, student: Tensor, box: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ gradient, and in float32 whatever comes (float64 stays): differences of scores t
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -206,6 +207,11 @@ class PointRetrieval(nn.Module):
             )
         self.layer, self.rounds, self.first, self.alpha, self.delta = layer, rounds, first, alpha, delta
         self.tau_foreground, self.tau_background, self.nodes = tau_foreground, tau_background, nodes
+
+    def but(self, **changed: Any) -> PointRetrieval:
+        """The same walk with other values of these arguments."""
+        own = {name: getattr(self, name) for name in inspect.signature(PointRetrieval).parameters}
+        return PointRetrieval(**{**own, **changed})
 
     @torch.no_grad()
     def forward(self, similarity: Tensor, points: Tensor, box: Tensor) -> Retrieved:

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,37 +27,36 @@ from experiments.evaluation.protocols import Measured, Metric, Metrics, Protocol
 from experiments.evaluation.rows import read_rows
 from experiments.evaluation.scorer import ObjectScorer
 from experiments.evaluation.settings import read_settings
-from experiments.pictures import RGB, contact_sheet, overlay, save_picture
+from experiments.evaluation.walk_pictures import save_walks
 from experiments.runs.models import load_model
 from experiments.runs.node import Node
 from lightning_modules.exits import masks_on_the_crop
-from lightning_modules.point_retrieval import PointRetrieval, Retrieved
-from lightning_modules.point_supervision import extreme_points_of
+from lightning_modules.point_retrieval import PointRetrieval
 
 KINDS = ("object", "background")
 COUNTS = ("found", "right")
-FOUND = {"object": (40, 200, 90), "background": (235, 60, 60)}
-SEED, CHOSEN = (255, 196, 0), (255, 255, 255)
+CHANGED = ("rounds", "first", "delta", "tau_foreground", "tau_background")
 
 
 @dataclass(frozen=True)
 class Walks:
-    """The section `evaluation.retrieval`: the walk of a recipe, and which of its layers and hops are looked at.
+    """The section `evaluation.retrieval`: at which layers and hops of a run's walk to look, and with which changes.
 
     Args:
         layers: counted from one, 0 for the likeness of the final tokens; none named: all of them.
         alphas: hops.
-        rounds, first, delta, tau_foreground, tau_background: see `PointRetrieval`.
+        rounds, first, delta, tau_foreground, tau_background: of `PointRetrieval`; None for those that the run's own
+            walk has, or, of an extractor, which has none, the paper's.
         chosen: layer and hops of the pictures; the layer is the network's last where it has fewer.
     """
 
     layers: Sequence[int] = ()
     alphas: Sequence[int] = (1, 2, 3, 4, 5)
-    rounds: int = 3
-    first: Literal["columns", "rows"] = "columns"
-    delta: float = 0.5
-    tau_foreground: float = 1e-3
-    tau_background: float = -1e-4
+    rounds: int | None = None
+    first: Literal["columns", "rows"] | None = None
+    delta: float | None = None
+    tau_foreground: float | None = None
+    tau_background: float | None = None
     chosen: tuple[int, int] = (10, 3)
 
     def __post_init__(self) -> None:
@@ -67,22 +64,15 @@ class Walks:
             raise ValueError(
                 f"evaluation.retrieval.alphas are numbers of hops, each at least 1, got {list(self.alphas)}"
             )
-        if self.rounds < 0 or self.delta < 0:
+        if (self.rounds or 0) < 0 or (self.delta or 0) < 0:
             raise ValueError(
                 f"evaluation.retrieval: rounds and delta are at least 0, got {self.rounds} and {self.delta}"
             )
 
-    def walk(self, layer: int, alpha: int) -> PointRetrieval:
-        """The retrieval by this layer's attention and so many hops."""
-        return PointRetrieval(
-            layer=layer,
-            rounds=self.rounds,
-            first=self.first,
-            alpha=alpha,
-            delta=self.delta,
-            tau_foreground=self.tau_foreground,
-            tau_background=self.tau_background,
-        )
+    def walk(self, own: PointRetrieval | None, layer: int, alpha: int) -> PointRetrieval:
+        """A run's own walk by this layer's attention and so many hops."""
+        changed = {name: value for name in CHANGED if (value := getattr(self, name)) is not None}
+        return (own or PointRetrieval()).but(layer=layer, alpha=alpha, **changed)
 
 
 @dataclass(frozen=True)
@@ -102,8 +92,7 @@ class Retrieval(Protocol):
     def scorer(self, node: Node, folder: Path) -> RetrievalScorer:
         """See Protocol."""
         model = load_model(node.model)
-        network: Any = getattr(model, "extractor", None) or getattr(model, "network", None)
-        if not hasattr(network, "similarity"):
+        if not hasattr(model, "retrieved"):
             raise ValueError(
                 f"run {node.model.hash} has no similarity extractor and retrieves no points: take a run of EXITS"
             )
@@ -181,8 +170,8 @@ class RetrievalScorer(ObjectScorer):
     def __init__(self, model: Any, index: Any, config: Any, folder: Path) -> None:
         super().__init__(model, index, config, folder)
         self.walks = read_settings(RetrievalSettings, config["evaluation"]).retrieval
-        self.network: Any = model.extractor if getattr(model, "extractor", None) is not None else model.network
-        depth = self.network.depth
+        self.own = None if model.points is None else model.points.retrieval
+        depth = model.network.depth
         self.layers = [*self.walks.layers] or [*range(depth + 1)]
         if wrong := [layer for layer in self.layers if not 0 <= layer <= depth]:
             raise ValueError(
@@ -201,19 +190,20 @@ class RetrievalScorer(ObjectScorer):
 
     def score(self, batch: Batch) -> list[list[Any]]:
         """Count the nodes of a batch."""
-        seen, points = self.model.seen(batch.image), extreme_points_of(batch.clicks)
-        grid = self.network.grid
-        inside_object = self._of_nodes(masks_on_the_crop(batch).to(seen), grid) > 0.5
+        truth_on_crop = masks_on_the_crop(batch).to(batch.mask.device)
+        inside_object = self._of_nodes(truth_on_crop, self.model.network.grid) > 0.5
         truth = {"object": inside_object, "background": ~inside_object}
         counts: list[Tensor] = []
         for layer in self.layers:
-            similarity = self.network.similarity(seen, layer)
+            similarity = self.model.similarity(batch.image, layer)
             for alpha in self.walks.alphas:
-                found = self.walks.walk(layer, alpha)(similarity, points, batch.mask)
+                walk = self.walks.walk(self.own, layer, alpha)
+                found = self.model.retrieved(batch.image, batch.clicks, batch.mask, walk, similarity)
                 called = {"object": found.foreground, "background": found.background}
                 counts += [each.sum(1) for kind in KINDS for each in (called[kind], called[kind] & truth[kind])]
                 if (layer, alpha) == self.chosen:
-                    self._picture(batch, found, similarity)
+                    probability = self.probabilities(batch)
+                    save_walks(self, batch, found, similarity, self.pictured, probability, self.threshold)
         totals = [(found.inside & truth[kind]).sum(1) for kind in KINDS]
         table = torch.stack([*totals, *counts], 1).tolist()
         return [[*self.description(self.position(int(key))), *row] for key, row in zip(batch.object_id, table)]
@@ -221,49 +211,3 @@ class RetrievalScorer(ObjectScorer):
     def _of_nodes(self, mask: Tensor, grid: int) -> Tensor:
         """(B, n) the share of each node's cell that a mask (B, 1, H, W) covers."""
         return F.adaptive_avg_pool2d(mask.float(), grid).flatten(1)
-
-    def _picture(self, batch: Batch, found: Retrieved, similarity: Tensor) -> None:
-        """Figure 6 of each pictured object: seeds, retrieved points, what a seed finds similar, label and truth."""
-        probability = self.probabilities(batch)
-        for i, key in enumerate(batch.object_id.tolist()):
-            position = self.position(key)
-            if position not in self.pictured:
-                continue
-            crop = batch.image[i].permute(1, 2, 0).round().clamp(0, 255).byte().cpu().numpy()
-            truth, _ = self.truth(batch, i)
-            panels = [
-                self._marked(crop, {SEED: found.seeds[i]}),
-                self._marked(crop, {FOUND["object"]: found.foreground[i], FOUND["background"]: found.background[i]}),
-                self._similar(crop, similarity[i], found.seeds[i]),
-                overlay(crop, (probability[i] > self.threshold) & (batch.mask[i, 0].cpu().numpy() > 0)),
-                overlay(self.index.read_image(position), None, *self.clicked(batch, i), truth=truth),
-            ]
-            captions = ["seeds", "retrieved points", "similarity of a seed", "label", "truth"]
-            sheet = contact_sheet(panels, captions, columns=5, tile=240)
-            save_picture(sheet, self.folder / "pictures" / f"{position:07d}-retrieval.png")
-
-    def _marked(self, crop: RGB, nodes: dict[tuple[int, int, int], Tensor], side: int = 320) -> RGB:
-        """A crop with a dot at each of these nodes."""
-        canvas: RGB = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-        cell = side / self.network.grid
-        for colour, marked in nodes.items():
-            for node in marked.nonzero()[:, 0].tolist():
-                y, x = divmod(node, self.network.grid)
-                centre = round((x + 0.5) * cell), round((y + 0.5) * cell)
-                cv2.circle(canvas, centre, max(2, round(cell / 4)), colour, -1, cv2.LINE_AA)
-        return canvas
-
-    def _similar(self, crop: RGB, similarity: Tensor, seeds: Tensor, side: int = 320) -> RGB:
-        """A crop tinted by how much its first seed attends to each place, and that seed."""
-        node = int(seeds.int().argmax())
-        grid = self.network.grid
-        weight = similarity[node].reshape(grid, grid).float().cpu().numpy()
-        weight = np.clip(weight / max(float(np.quantile(weight, 0.98)), 1e-12), 0, 1).astype(np.float32)
-        shown = cv2.resize(weight, (side, side), interpolation=cv2.INTER_LINEAR)
-        heat = cv2.applyColorMap((255 * shown).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
-        canvas = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
-        mixed = (0.4 * canvas + 0.6 * heat).astype(np.uint8)
-        y, x = divmod(node, grid)
-        centre = round((x + 0.5) * side / grid), round((y + 0.5) * side / grid)
-        cv2.circle(mixed, centre, 7, CHOSEN, -1, cv2.LINE_AA)
-        return mixed

@@ -26,8 +26,9 @@ from experiments.console import duration
 from experiments.evaluation.scorer import PICTURES, ObjectScorer, run_through
 from experiments.evaluation.settings import LabelSettings, MaskSettings, as_plain, read_settings
 from experiments.evaluation.stages import load_interactive
+from experiments.evaluation.walk_pictures import pictured_walks, save_walks
 from experiments.labelling.coco_file import write_labels
-from experiments.labelling.quality import Quality
+from experiments.labelling.quality import Quality, spread
 from experiments.labelling.quality_page import in_one_line, warn, write_quality
 from experiments.labelling.rows import Places, RemainingBatches, Summary, opened_part, parts_of
 from experiments.labelling.standing import check_quadrilaterals, filled_box, filled_quadrilateral, is_thin
@@ -52,6 +53,8 @@ class Labeller(ObjectScorer):
         self.done, self.known = done, int(np.count_nonzero(done))
         self.pictured = set(range(min(PICTURES, len(index))))  # the first ones: people look while it runs
         self.compared = np.asarray(index.mask_kind) != MaskKind.BOX
+        walks = getattr(model, "extractor", None) is not None  # an EXITS that was taught at points
+        self.walked = set(spread(index)) if walks else set()
 
     @property
     def columns(self) -> list[str]:
@@ -99,6 +102,10 @@ class Labeller(ObjectScorer):
     def score(self, batch: Batch) -> Iterable[list[Any]]:
         """Predict a batch, encode its masks in threads."""
         probability = self.probabilities(batch)
+        if any(self.position(key) in self.walked for key in batch.object_id.tolist()):
+            similarity = self.model.similarity(batch.image, self.model.points.retrieval.layer)
+            found = self.model.retrieved(batch.image, batch.clicks, batch.mask, similarity=similarity)
+            save_walks(self, batch, found, similarity, self.walked, probability, self.paste.threshold)
         return self.pool.map(lambda i: self._row(batch, i, probability[i]), range(len(batch)))
 
     def _row(self, batch: Batch, i: int, probability: NDArray[np.float32]) -> list[Any]:
@@ -195,7 +202,8 @@ class Labelling(Kind):
             "threshold": settings.threshold,
             "empty": settings.empty,
         }
-        quality = Quality(names.boxes[:, 2] * names.boxes[:, 3], index.category, len(index.categories))
+        areas, kept = names.boxes[:, 2] * names.boxes[:, 3], pictured_walks(folder.path)
+        quality = Quality(areas, index.category, len(index.categories), kept)
         rows = quality.watch(summary.watch(Places.of(folder.path, len(index)).rows()))
         write_labels(folder.path / LABELS, rows, index, about, names)
         write_quality(folder.path, quality, index, {**about, "crowds": names.num_crowds})

@@ -9,18 +9,21 @@ classes that occur.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.index import MaskKind, ObjectIndex
+from datamodules.masks import pieces
 from experiments.labelling.rows import LabelRow
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels: areas of boxes below are small, or medium
 SHARE = 0.05  # of a mask's area, which a part must have to count
 GROUPS = ("all", "small", "medium", "large", "separated")
 SHOWN = 6  # objects with the worst and with the best labels
+EACH, SEARCHED = 3, 400  # of the walk's pictures: objects of a kind; masks read in search of several parts
 Figures = dict[str, Any]
 
 
@@ -65,12 +68,14 @@ class Quality:
         areas: (n,) pixels of the objects' boxes, by position.
         category: (n,) places of their classes, -1 without: such objects are one class more.
         classes: how many classes the data set has.
+        kept: positions of objects whose rows are wanted afterwards, in `rows`.
     """
 
-    def __init__(self, areas: NDArray, category: NDArray, classes: int) -> None:
+    def __init__(self, areas: NDArray, category: NDArray, classes: int, kept: Collection[int] = ()) -> None:
         self.areas, self.category = areas, category
         self.groups = {name: Group(classes + 1) for name in GROUPS}
         self.unknown = 0  # objects with true masks of which nobody counted the parts
+        self.rows: dict[int, LabelRow] = {position: {} for position in kept}
         self._worst: list[tuple[float, int, LabelRow]] = []
         self._best: list[tuple[float, int, LabelRow]] = []
 
@@ -78,6 +83,8 @@ class Quality:
         """The same rows, counted."""
         for row in rows:
             place = int(self.category[row["position"]])
+            if row["position"] in self.rows:
+                self.rows[row["position"]] = row
             for name in self._groups_of(row):
                 self.groups[name].add(row, place)  # of -1 the last
             if row["iou"] is not None and row["segmentation"] is not None:
@@ -86,9 +93,8 @@ class Quality:
             yield row
 
     def _groups_of(self, row: LabelRow) -> Iterator[str]:
-        area = self.areas[row["position"]]
         yield "all"
-        yield "small" if area < SMALL else "medium" if area < MEDIUM else "large"
+        yield size_of(self.areas[row["position"]])
         parts = row.get("parts")  # rows of earlier versions do not say it
         if parts is not None and parts >= 2:
             yield "separated"
@@ -105,6 +111,34 @@ class Quality:
         worst = [row for _, _, row in sorted(self._worst, reverse=True)]
         taken = {row["position"] for row in worst}
         return worst, [row for _, _, row in sorted(self._best, reverse=True) if row["position"] not in taken]
+
+
+def size_of(area: float) -> str:
+    """The group of objects whose boxes have this area in pixels."""
+    return "small" if area < SMALL else "medium" if area < MEDIUM else "large"
+
+
+def spread(index: ObjectIndex) -> list[int]:
+    """At most twelve objects of a data set, by position: three each of several parts, small, medium and large.
+
+    Each kind evenly over the data; where one has fewer, others take their place. Those of several parts are looked for
+    among 400 objects, since their masks have to be read.
+    """
+    everyone = np.arange(len(index))
+    sizes = np.array([size_of(area) for area in (index.box[:, 2:] - index.box[:, :2] + 1).prod(axis=1)])
+    looked_at = _evenly(everyone[np.asarray(index.mask_kind) != MaskKind.BOX], SEARCHED)
+    several = [int(i) for i in looked_at if pieces(index.read_mask(int(i)).mask, SHARE) >= 2]
+    chosen = np.zeros(0, np.int64)
+    for kind in (np.array(several, np.int64), *(everyone[sizes == name] for name in ("small", "medium", "large"))):
+        chosen = np.concatenate([chosen, _evenly(np.setdiff1d(kind, chosen), EACH)])
+    rest = _evenly(np.setdiff1d(everyone, chosen), 4 * EACH - len(chosen))
+    return sorted(int(i) for i in (*chosen, *rest))
+
+
+def _evenly(positions: NDArray, count: int) -> NDArray[np.int64]:
+    """So many of these positions, the first and the last among them."""
+    places = np.linspace(0, len(positions) - 1, min(count, len(positions))).astype(np.int64)
+    return np.asarray(positions[places], np.int64)
 
 
 def _keep(kept: list[tuple[float, int, LabelRow]], value: float, row: LabelRow) -> None:

@@ -14,7 +14,8 @@ from pycocotools import mask as coco_mask
 
 from datamodules.index import ObjectIndex
 from experiments.console import DASH
-from experiments.labelling.quality import GROUPS, SHARE, Figures, Quality
+from experiments.evaluation.walk_pictures import ENDING, IN_WORDS
+from experiments.labelling.quality import GROUPS, SHARE, Figures, Quality, size_of
 from experiments.labelling.rows import LabelRow
 from experiments.pictures import RGB, contact_sheet, overlay, save_picture
 from experiments.runs.files import write_atomically
@@ -35,7 +36,7 @@ def write_quality(folder: Path, quality: Quality, index: ObjectIndex, about: dic
     content = {**about, "true_masks": compared, "parts_unknown": quality.unknown, "groups": figures}
     sheets = _write_sheets(folder, quality, index)
     write_atomically(folder / FIGURES, json.dumps(content, indent=1) + "\n")
-    write_atomically(folder / PAGE, _page(content, index, sheets))
+    write_atomically(folder / PAGE, _page(content, quality, index, sheets))
 
 
 def in_one_line(figures: dict[str, Figures]) -> str:
@@ -75,7 +76,7 @@ def warn(figures: dict[str, Figures], threshold: float) -> None:
         )
 
 
-def _page(content: dict[str, Any], index: ObjectIndex, sheets: Sequence[str]) -> str:
+def _page(content: dict[str, Any], quality: Quality, index: ObjectIndex, sheets: Sequence[str]) -> str:
     figures: dict[str, Figures] = content["groups"]
     paragraphs = [
         f"# Quality of the labels of run {content['run']}",
@@ -96,7 +97,26 @@ def _page(content: dict[str, Any], index: ObjectIndex, sheets: Sequence[str]) ->
             "are not among the separated ones."
         )
     paragraphs += [f"![{Path(sheet).stem} labels]({sheet})" for sheet in sheets]
+    paragraphs += _walks(quality, index)
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _walks(quality: Quality, index: ObjectIndex) -> list[str]:
+    """The pictures of the walk on the objects whose rows were kept, each below a line on its object."""
+    rows = {position: row for position, row in sorted(quality.rows.items()) if row}
+    if not rows:
+        return []
+    paragraphs = [
+        "## Retrieved points",
+        f"Of {_count(len(rows), 'object', 'objects')}, from left to right: {IN_WORDS}.",
+    ]
+    for position, row in rows.items():
+        parts = f", {_count(row['parts'], 'part', 'parts')}" if row["parts"] else ""
+        fits = "no label" if row["segmentation"] is None else "labelled"
+        fits = fits if row["iou"] is None or row["segmentation"] is None else f"IoU {100 * row['iou']:.1f}"
+        name = f"Object {index.native_id[position]}: {size_of(quality.areas[position])}{parts}, {fits}"
+        paragraphs.append(f"{name}\n\n![{name}](pictures/{position:07d}{ENDING})")
+    return paragraphs
 
 
 def _table(figures: dict[str, Figures]) -> str:

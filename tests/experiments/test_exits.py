@@ -270,6 +270,27 @@ def test_a_generator_labels_objects_from_their_points(here, generator, capsys):
     assert tree["info"]["run"]
 
 
+def test_its_quality_report_shows_the_walk_on_objects_of_every_size(here, generator, extractor):
+    """Figure 6, with what is known of each object; a run that goes on keeps the pictures that it has."""
+    label.main(["--run", generator, "--data", PART])
+    (page,) = (here / "runs").glob("*/quality.md")
+    text, pictures = page.read_text(), sorted((page.parent / "pictures").glob("*-retrieval.png"))
+    assert len(pictures) == 4
+    assert "## Retrieved points\n\nOf 4 objects, from left to right: the seeds (yellow)" in text
+    named = re.findall(r"!\[Object (\S+): (small|medium|large), \d+ parts?, .*\]\((pictures/.*-retrieval.png)\)", text)
+    assert [Path(place).name for *_, place in named] == [path.name for path in pictures]
+    assert cv2.imread(str(pictures[0])).shape[1] > 1200
+    before = {path.name: path.read_bytes() for path in pictures}
+    for name in ("quality.md", "record.json"):
+        (page.parent / name).unlink()
+    label.main(["--run", generator, "--data", PART])
+    assert page.read_text() == text
+    assert {path.name: path.read_bytes() for path in pictures} == before
+    label.main(["--run", extractor, "--data", PART])  # which walks nowhere by itself
+    (other,) = (path for path in (here / "runs").glob("*/quality.md") if path != page)
+    assert "Retrieved" not in other.read_text()
+
+
 def test_the_predictor_takes_four_points_in_any_order_and_no_fewer(here, generator):
     image = np.full((60, 80, 3), 90, np.uint8)
     cv2.ellipse(image, (40, 30), (20, 15), 0, 0, 360, (200, 40, 40), -1)

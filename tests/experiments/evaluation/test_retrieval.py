@@ -17,13 +17,13 @@ from experiments import evaluate
 from experiments.composition.building import sample_recipe
 from experiments.console import DASH
 from experiments.evaluation import retrieval
-from experiments.evaluation.evaluate import protocol_of
 from experiments.evaluation.retrieval import Retrieval, RetrievalSettings, Walks
 from experiments.evaluation.rows import read_rows
 from experiments.launching.making import execute
 from experiments.runs.models import finished_training, load_model
 from experiments.runs.node import Node
 from lightning_modules.exits import masks_on_the_crop
+from lightning_modules.point_retrieval import PointRetrieval
 from lightning_modules.point_supervision import extreme_points_of
 from tests.experiments.test_exits import EXTRACTOR, TINY_EXITS
 
@@ -97,6 +97,17 @@ def test_a_report_shows_the_same_table(counted):
     assert of_background.lines == (("3", "60.0 / 37.5", f"{DASH} / 0.0"),)
 
 
+def test_a_walk_is_the_run_s_own_but_for_layer_and_hops_and_what_is_asked_for():
+    own = PointRetrieval(rounds=7, delta=0.25, outside="half", tau_foreground=2e-3)
+    walk = Walks(delta=1.0).walk(own, 0, 4)
+    assert (walk.layer, walk.alpha, walk.delta) == (0, 4, 1.0)
+    assert (walk.rounds, walk.outside, walk.tau_foreground) == (7, "half", 2e-3)
+    assert vars(own)["delta"] == 0.25
+    of_extractor = Walks().walk(None, 10, 3)
+    assert (of_extractor.rounds, of_extractor.first, of_extractor.delta) == (3, "columns", 0.5)
+    assert (of_extractor.tau_foreground, of_extractor.tau_background) == (1e-3, -1e-4)
+
+
 # -- by command --------------------------------------------------------------------------------------------------------
 
 # 10 x 10 nodes, some of which lie beside the box of an evaluation.
@@ -145,7 +156,6 @@ def test_the_counts_of_a_row_are_those_of_the_walk_on_its_object(here, extractor
     rows = list(read_rows(evaluation_of(here) / "rows.csv"))
     training = finished_training(extractor)
     model, config = load_model(training), training.config
-    walks = protocol_of({**config, "evaluation": {**config["evaluation"], "protocol": "retrieval"}})[1].retrieval
     data = config["data"]["init_args"]
     samples = ObjectSamples(
         open_objects([{"name": "pascal/val", "limit": 5}], data["root"], data["seed"]),
@@ -156,7 +166,8 @@ def test_the_counts_of_a_row_are_those_of_the_walk_on_its_object(here, extractor
     is_object = F.adaptive_avg_pool2d(masks_on_the_crop(batch).float(), 10).flatten(1) > 0.5
     with torch.inference_mode():
         similarity = model.network.similarity(model.seen(batch.image), 2)
-        points = walks.walk(2, 1)(similarity, extreme_points_of(batch.clicks), batch.mask)
+        walk = PointRetrieval(layer=2, alpha=1, tau_foreground=1e-7, tau_background=-1e-7)
+        points = walk(similarity, extreme_points_of(batch.clicks), batch.mask)
     expected = {
         "nodes_object": points.inside & is_object,
         "nodes_background": points.inside & ~is_object,

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from datamodules.index import MaskKind, ObjectIndex, Strings
 from datamodules.masks import pieces
-from experiments.labelling.quality import Quality
+from experiments.labelling.quality import Quality, size_of, spread
 from experiments.labelling.quality_page import in_one_line, warn, write_quality
 from experiments.pictures import save_picture
 from lightning_modules.metrics.masks import object_iou
@@ -202,3 +202,29 @@ def test_without_true_masks_the_page_says_so_and_shows_none(tmp_path):
     write_quality(tmp_path, counted([row(0, parts=None)]), index, ABOUT)
     assert "no true masks" in (tmp_path / "quality.md").read_text()
     assert not (tmp_path / "pictures").exists()
+
+
+# -- the objects whose walk is shown -----------------------------------------------------------------------------------
+
+
+def test_the_objects_of_the_walk_s_pictures_are_of_every_size_and_some_of_several_parts(tmp_path):
+    size = (200, 200)
+    sides = [10] * 30 + [50] * 30 + [150] * 30
+    masks = [square(size, (1, 1), side) for side in sides]
+    for i in (35, 40, 41, 77):
+        masks[i] = square(size, (1, 1), 8) | square(size, (sides[i] - 7, sides[i] - 7), 8)
+    boxes = np.array([[1, 1, side, side] for side in sides], np.int32)
+    index = replace(index_of(tmp_path, masks), box=boxes)
+    chosen = spread(index)
+    assert len(chosen) == len(set(chosen)) == 12
+    several = [i for i in chosen if pieces(masks[i]) > 1]
+    assert len(several) == 3
+    whole = [size_of(sides[i] ** 2) for i in chosen if i not in several]
+    assert {name: whole.count(name) for name in ("small", "medium", "large")} == {"small": 3, "medium": 3, "large": 3}
+    assert chosen == sorted(chosen) == spread(index)
+    assert spread(index.select(np.arange(7))) == list(range(7))
+
+
+def test_of_boxes_without_masks_no_parts_are_looked_for(tmp_path):
+    index = index_of(tmp_path, [square((60, 80), (5, 5), 20)] * 2)
+    assert spread(replace(index, mask_kind=np.full(2, MaskKind.BOX, np.uint8))) == [0, 1]
