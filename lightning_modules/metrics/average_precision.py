@@ -23,6 +23,7 @@ Entry = Mapping[str, Any]
 
 AREAS = ("", "_small", "_medium", "_large")  # as both libraries count them: below 32 and 96 pixels squared
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
+AT_ONCE = 255  # masks that pycocotools 2.0.11 measures in one call under NumPy 2: more overflow a byte
 COCO_MOST, LVIS_MOST = 100, 300  # detections, see `coco_ap` and `lvis_ap`
 
 
@@ -105,11 +106,14 @@ def _as_result(result: Entry) -> dict[str, Any]:
 
 
 def _measured(results: Sequence[Entry]) -> list[dict[str, Any]]:
-    """What pycocotools makes of results, in one call; its own fails on an empty list, and measures boxes, too."""
-    areas = coco_mask.area([result["segmentation"] for result in results]) if results else ()
+    """What pycocotools makes of results; its own fails on an empty list, and measures boxes, too."""
+    masks = [result["segmentation"] for result in results]
+    areas: list[int] = []
+    for first in range(0, len(masks), AT_ONCE):
+        areas += coco_mask.area(masks[first : first + AT_ONCE]).tolist()
     return [
         {**_as_result(result), "id": number, "area": float(area), "iscrowd": 0}
-        for number, (result, area) in enumerate(zip(results, areas), 1)
+        for number, (result, area) in enumerate(zip(results, areas, strict=True), 1)
     ]
 
 

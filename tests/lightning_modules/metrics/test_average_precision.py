@@ -133,6 +133,11 @@ def test_any_limit_of_detections_gives_a_true_ap(most):
     assert lvis_ap(federated(truth(*objects)), found, most).overall["ap"] == pytest.approx(expected)
 
 
+def test_hundreds_of_results_are_measured():
+    found = [result(1, 0, 0, 0.9), *(result(1, 40, 40, 0.5) for _ in range(600))]
+    assert coco_ap(truth(annotation(1, 1, 0, 0)), found).overall["ap_small"] == pytest.approx(1)
+
+
 def test_what_is_found_in_a_crowd_counts_neither_as_right_nor_as_wrong():
     annotated = truth(annotation(1, 1, 0, 0), annotation(2, 1, 20, 20, side=40, iscrowd=1))
     found = [result(1, 22, 22, 0.9), result(1, 40, 40, 0.8), result(1, 0, 0, 0.7)]
