@@ -25,7 +25,7 @@ class DataSet:
     `folder` is looked for below DATA_ROOT; the environment variable `variable` names another place. `sources` lists the
     annotation files and folders whose names, sizes and times decide whether a cached index is fresh. `images` and
     `objects` are the official counts, None where none is known for sure (`objects`: annotations, before crowds and
-    objects without pixels are left out).
+    objects without pixels are left out; `classes`: categories).
 
     A set made of others (PASCAL + SBD) names them as `parts` and says in `combine` how their indices become one; the
     fields about its place are then not used, unless `cut` says which of the objects a file of its own leaves.
@@ -44,6 +44,7 @@ class DataSet:
     fetch: str = ""
     images: int | None = None
     objects: int | None = None
+    classes: int | None = None
     parts: tuple[str, ...] = ()
     combine: Callable[[Sequence[ObjectIndex]], ObjectIndex] | None = None
     cut: Callable[[ObjectIndex, Path], ObjectIndex] | None = None

@@ -33,6 +33,7 @@ def _split(name: str, folder: str, split: str, variable: str, layout: str, fetch
         layout=layout,
         fetch=fetch,
         images=images,
+        classes=80,
         note=CROWDS,
     )
 

@@ -26,6 +26,7 @@ def _split(split: str, images: int, objects: int) -> DataSet:
         layout="lvis_v1_{train,val}.json, and COCO's train2017/ and val2017/ there or in ../coco",
         fetch="lvis_v1_{train,val}.json.zip from https://www.lvisdataset.org/dataset, and COCO's 2017 images",
         images=images,
+        classes=1_203,
         objects=objects,
     )
 

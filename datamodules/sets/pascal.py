@@ -50,6 +50,7 @@ def _split(split: str) -> DataSet:
         layout="JPEGImages, SegmentationObject, SegmentationClass, ImageSets/Segmentation/{train,val}.txt",
         fetch="VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
         images=IMAGES[split],
+        classes=len(CATEGORIES),
     )
 
 
@@ -76,18 +77,21 @@ register(
     DataSet(
         "pascal/trainval",
         images=sum(IMAGES.values()),
+        classes=len(CATEGORIES),
         parts=("pascal/train", "pascal/val"),
         combine=lambda parts: concatenate(parts, "pascal/trainval"),
     ),
     DataSet(
         "pascal_sbd/train",
         images=10_582,
+        classes=len(CATEGORIES),
         parts=("pascal/train", "sbd/trainval_without_pascal_val"),
         combine=lambda parts: with_sbd(*parts),
     ),
     DataSet(
         "sbd_pascal/train",
         images=10_582,
+        classes=len(CATEGORIES),
         parts=("pascal/train", "sbd/trainval_without_pascal_val"),
         combine=lambda parts: sbd_first(*parts),
     ),

@@ -23,6 +23,7 @@ def _split(split: str) -> DataSet:
         layout="img/*.jpg, inst/*.mat, train.txt, val.txt",
         fetch="benchmark.tgz of the Semantic Boundaries Dataset (Hariharan et al., ICCV 2011)",
         images=IMAGES[split],
+        classes=len(CATEGORIES),
     )
 
 

@@ -10,6 +10,7 @@ from datamodules.cache import cache_folder
 from datamodules.catalog import DataSet, find, root_of
 from datamodules.image_index import category_names
 from datamodules.recipe import views_of
+from datamodules.selection import Selection
 from experiments.composition.classes import import_class
 
 PUBLISHED_CROP = 512
@@ -62,12 +63,14 @@ def _share(part: float, *, _root_: Any) -> float:
 
 
 def _num_classes(*, _root_: Any) -> int:
-    """${num_classes:}: how many categories the training data have; 0 where these are not there, which naming says."""
+    """${num_classes:}: how many categories the training data have, officially where these are not there to be asked."""
     data = _root_.data.init_args
+    specs = [_plain_spec(spec) for spec in data.train]
     try:
-        return len(category_names([_plain_spec(spec) for spec in data.train], data.root))
-    except (OSError, ValueError):
-        return 0
+        return len(category_names(specs, data.root))
+    except (OSError, ValueError):  # what is wrong with them is said when a run gets its name
+        official = {find(Selection.of(spec).name).classes for spec in specs}
+        return (official.pop() if len(official) == 1 else None) or 1
 
 
 def _plain_spec(spec: Any) -> Any:

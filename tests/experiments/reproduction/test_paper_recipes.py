@@ -28,6 +28,18 @@ HEADS = {"PSP": 6_297_089, "ASPP": 4 * (2048 * 9 + 1), "DualAttention": 23_926_9
 XCEPTION = 41_051_106  # DeepLabv3+ of ITIS with 5 input channels; a mask channel more: 32 filters of 3 x 3
 FINENET, CLICK_BRANCH = 2_257_666, 977_536
 MAL = 93_090_400  # ViT-B/16 with the convolutional stem and the attention mask decoder, of the released code's sheet
+# Of whole images, at 80, 20 and 1,203 classes; how they come about is said in the tests of the networks.
+INSTANCES = {
+    ("SOLOv2", "resnet50", 80, False): 46_592_912,
+    ("SOLOv2", "resnet101", 80, True): 68_729_118,
+    ("SOLOv2", "resnext101_64x4d", 80, True): 113_420_574,
+    ("SOLOv2", "resnet50", 20, False): 46_592_912 - 60 * (512 * 9 + 1),
+    ("SOLOv2", "resnet101", 20, False): 46_592_912 + 44_549_160 - 25_557_032 - 60 * (512 * 9 + 1),
+    ("Mask2Former", "swin_small_patch4_window7_224", 80, False): 68_741_083,
+    ("MaskRCNN", "resnext101_32x4d", 1203, False): 69_065_351,
+    ("MaskRCNN", "resnext101_64x4d", 1203, False): 108_342_919,
+}
+EPOCHS = {"solov2": 36, "mask2former": -1, "mask_rcnn": 12}  # Mask2Former counts steps: 368,750, 50 epochs of COCO
 CROP = {"dextr": 512, "itis": 350, "iog": 512, "fairs": 512, "exits": 512}
 OTHERS = ("earlier.", "teacher.", "extractor.")  # of FifthPoint; of EXITS: networks that do not learn
 
@@ -64,6 +76,8 @@ def counted(network):
     if name == "MaskGenerator":
         return MAL
     backbone = of["backbone"].partition(".")[0]
+    if "num_classes" in of:
+        return INSTANCES[name, backbone, of["num_classes"], of.get("deformable", False)]
     if backbone.startswith("xception"):
         return XCEPTION + (of["in_channels"] - 5) * 32 * 3 * 3
     found, stages = RESNETS[backbone] + (of["in_channels"] - 3) * MAP, STAGES[backbone]
@@ -80,6 +94,8 @@ def counted(network):
 def epochs(config, spec):
     """How long the papers train, and our fine-tuning on a tenth of other domains."""
     trained = {data.name for data in spec.train}
+    if config["method"] in EPOCHS:
+        return EPOCHS[config["method"]]
     if config["method"] == "fairs":
         return 15 if "coco2014/train" in trained else 125 if trained == {"sbd/train"} else 150
     if config["method"] == "exits":
@@ -121,7 +137,8 @@ def test_every_row_is_built_at_its_published_size(spec):
     network = config["model"]["init_args"]["network"]
     own = (weights for name, weights in model.named_parameters() if not name.startswith(OTHERS))
     assert sum(parameter.numel() for parameter in own) == counted(network)
-    assert config["data"]["init_args"]["sample"]["size"] == CROP[config["method"]]
+    sample = config["data"]["init_args"].get("sample", {})  # whole images have none
+    assert sample.get("size") == CROP.get(config["method"])
     assert config["trainer"]["max_epochs"] == epochs(config, spec)
 
 
@@ -219,6 +236,26 @@ def test_every_row_of_exits_trains_as_mal_s_code_does_and_the_paper_says(spec):
         walk = model["points"]["init_args"]["retrieval"]["init_args"]
         assert (walk["layer"], walk["alpha"], walk["tau_foreground"], walk["tau_background"]) == (10, 3, 1e-3, -1e-4)
         assert (walk["delta"], model["points"]["init_args"]["dropout"]) == (0.5, 0.9)
+
+
+@pytest.mark.parametrize("spec", [row for row in specs() if row.values[0].protocol == "instances"])
+def test_every_instance_model_trains_as_mmdetection_configures_it(spec):
+    """Rate, schedule, warm-up, clipping and sizes of images belong to a global batch of 16."""
+    config = compose_row(spec, Conditions("paper", ("trainer.devices=8",)), seed=0)
+    model, data, trainer = config["model"]["init_args"], config["data"]["init_args"], config["trainer"]
+    rate = model["optimizer"]["init_args"]["lr"]
+    known = {"solov2": (0.01, 35.0), "mask2former": (1e-4, 0.01), "mask_rcnn": (0.02, None)}
+    assert (rate, trainer["gradient_clip_val"]) == known[config["method"]]
+    assert (data["batch_size"], trainer["accumulate_grad_batches"]) == (16, 1)
+    alone = compose_row(spec, Conditions("paper", ("trainer.devices=1",)), seed=0)["trainer"]
+    assert alone["accumulate_grad_batches"] == {"solov2": 4, "mask2former": 8, "mask_rcnn": 8}[config["method"]]
+    assert data["test_resize"]["init_args"]["sides"] == [800]
+    warmup, deformable = model["warmup"], model["network"]["init_args"].get("deformable", False)
+    if config["method"] == "solov2":
+        backbone = model["network"]["init_args"]["backbone"].partition(".")[0]
+        steps = {"resnet101": 2000, "resnext101_64x4d": 1000}[backbone] if deformable else 500
+        assert warmup["init_args"]["steps"] == steps
+        assert data["resize"]["init_args"]["sides"] == list(range(640, 801, 32))
 
 
 def step_of(row, drawn, objects):
