@@ -19,7 +19,7 @@ from datamodules.files import remove_partial, whole_folder
 from datamodules.locks import alone
 from datamodules.ranges import WHOLE
 
-VERSION = 3  # raise when anything drawn or written changes
+VERSION = 4  # raise when anything drawn or written changes
 
 MARKER = "miniature.json"
 

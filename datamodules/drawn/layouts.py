@@ -32,6 +32,7 @@ VOC_IMAGES = {"train": range(66), "val": range(66, 98)}
 
 SBD_IMAGES = [i for i in range(220) if i >= 98 or i % 3]  # two thirds of VOC's, both splits, and many more
 
+TEST_DEV_IMAGES = range(165, 177)
 COCO_IMAGES = {"train2017": range(130), "val2017": range(130, 165), "train2014": range(110), "val2014": range(110, 165)}
 
 VIDEO_FRAMES = 6
@@ -103,13 +104,21 @@ def coco_scene(seed: int, i: int) -> Scene:
 
 
 def draw_coco(root: Path, seed: int) -> None:
-    """COCO 2014 and 2017, two ways to split the same images, and LVIS v1, which annotates those of 2017 its own way."""
+    """COCO 2014 and 2017, two ways to split the same images, and LVIS v1, which annotates those of 2017 its own way.
+
+    Of test-dev, other images, there is a list without annotations.
+    """
     scenes = [coco_scene(seed, i) for i in range(max(map(max, COCO_IMAGES.values())) + 1)]
     for split, images in COCO_IMAGES.items():
         tables = coco_tables({i: scenes[i] for i in images}, split)
         write_json(root / "coco" / "annotations" / f"instances_{split}.json", tables)
         for i, listed in zip(images, tables["images"]):
             write_image(root / "coco" / split / listed["file_name"], scenes[i].image)
+    held = coco_tables({i: coco_scene(seed, i) for i in TEST_DEV_IMAGES}, "test2017")
+    for i, listed in zip(TEST_DEV_IMAGES, held["images"]):
+        write_image(root / "coco" / "test2017" / listed["file_name"], coco_scene(seed, i).image)
+    del held["annotations"]
+    write_json(root / "coco" / "annotations" / "image_info_test-dev2017.json", held)
     borrowed = range(120, 130)  # LVIS validates on some training images of COCO
     home = {i: split for split in ("train2017", "val2017") for i in COCO_IMAGES[split]}
     for split, listed in {"train": range(120), "val": (*borrowed, *COCO_IMAGES["val2017"])}.items():

@@ -217,6 +217,13 @@ def test_objects_have_parts_and_holes(root: Path):
 
 
 @pytest.mark.slow
+def test_of_coco_test_dev_there_are_images_without_annotations(root: Path):
+    index = open_index("coco2017/test-dev", root)
+    assert (index.num_images, len(index)) == (len(layouts.TEST_DEV_IMAGES), 0)
+    assert index.categories == open_index("coco2017/val", root).categories
+    assert all(Path(path).is_file() for path in index.image_paths)
+
+
 @pytest.mark.parametrize("split", list(layouts.COCO_IMAGES))
 def test_coco_holds_exactly_the_drawn_objects_and_leaves_crowds_out(root: Path, split: str):
     images = layouts.COCO_IMAGES[split]
