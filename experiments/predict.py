@@ -3,10 +3,12 @@
     python -m experiments.predict --run RUN image.jpg --points 12,80 95,14 180,77 90,160
     python -m experiments.predict --run RUN image.jpg --inside 95,80 --box 4,6,188,170
     python -m experiments.predict --run RUN image.jpg --positive 120,80 140,90 --negative 10,12
+    python -m experiments.predict --run RUN image.jpg        all instances, of a run that finds them by itself
 
-Which of the three, the run's recipe says: it is what its simulated user gives before the first mask. Further clicks,
-`--positive` on the object and `--negative` on the background, correct that mask where the run's evaluation takes any.
-Writes image.mask.png (0 and 255) and image.overlay.png. From Python:
+Which of the first three, the run's recipe says: it is what its simulated user gives before the first mask. Further
+clicks, `--positive` on the object and `--negative` on the background, correct that mask where the run's evaluation
+takes any. Writes image.mask.png (0 and 255) and image.overlay.png; of instances image.instances.json, COCO's results
+with the names of their classes, and draws those in image.overlay.png that have --threshold's score. From Python:
 
     predictor = Predictor.from_run("runs/3f2a...")
     mask = predictor(read_image("image.jpg"), [(12, 80), (95, 14), (180, 77), (90, 160)])
@@ -19,6 +21,7 @@ Writes image.mask.png (0 and 255) and image.overlay.png. From Python:
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +32,13 @@ from datamodules.images import read_image
 from datamodules.mask_pictures import read_foreground
 from datamodules.ranges import PROBABILITY
 from experiments.console import one_sentence
+from experiments.evaluation.instance_scorer import DRAWN
+from experiments.interactive.instance_predictor import InstancePredictor, finds_instances
 from experiments.interactive.predictor import Predictor
 from experiments.options import Parser, box, file_to_write, point
 from experiments.pictures import overlay, save_picture
+from experiments.runs.models import finished_training
+from experiments.runs.node import Node
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,9 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--positive", nargs="+", default=[], **xy, help="clicks on the object")
     parser.add_argument("--negative", nargs="+", default=[], **xy, help="clicks on the background")
     parser.add_argument("--mask", type=Path, help="a mask to start from, for a network with a mask channel")
-    parser.add_argument("--threshold", type=PROBABILITY, help="of the probability; default: the run's")
-    parser.add_argument("--out", type=file_to_write, help="the mask's file; default: beside the image")
+    threshold = f"of the probability; default: the run's. Of instances: the score from which they are drawn, {DRAWN}"
+    parser.add_argument("--threshold", type=PROBABILITY, help=threshold)
+    parser.add_argument("--out", type=file_to_write, help="the mask's file, or that of instances; default: beside it")
     options = parser.parse_args(arguments)
+    training = finished_training(options.run)
+    if finds_instances(training):
+        instances(training, options)
+        return
     image = read_image(options.image)
     start = None if options.mask is None else read_foreground(options.mask)
     predictor = Predictor.from_run(options.run)
@@ -63,6 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save_picture((session.mask * np.uint8(255)), out)
     save_picture(overlay(image, session.mask, np.array(session.points), session.kinds), picture)
     print(f"{int(session.mask.sum()):,} pixels: {out}, {picture}")
+
+
+def instances(training: Node, options: argparse.Namespace) -> None:
+    """All instances on an image. Raises ValueError where clicks are given, which nobody would look at."""
+    for name in ("points", "inside", "box", "positive", "negative", "mask"):
+        if getattr(options, name) not in (None, [], ()):
+            raise ValueError(f"run {training.hash} finds all instances by itself; leave out --{name}")
+    image, threshold = read_image(options.image), DRAWN if options.threshold is None else options.threshold
+    found = InstancePredictor.of(training)(image)
+    out = options.out or options.image.with_suffix(".instances.json")
+    picture = out.with_suffix("").with_suffix(".overlay.png")
+    found.write(out, options.image.name)
+    save_picture(found.drawn_on(image, threshold), picture)
+    surer = sum(score >= threshold for score in found.scores)
+    print(f"{len(found.scores)} instances, {surer} with a score of at least {threshold:g}: {out}, {picture}")
 
 
 if __name__ == "__main__":

@@ -87,9 +87,9 @@ class InstanceScorer(Scorer):
         """Detect, encode."""
         places, sizes = batch.position.tolist(), batch.original_size.tolist()
         for i, found in enumerate(self.model.detect(batch)):
-            yield from self._rows_of(i, places[i], tuple(sizes[i]), found)
+            yield from self.rows_of_image(i, places[i], tuple(sizes[i]), found)
 
-    def _rows_of(self, i: int, place: int, size: tuple[int, int], found: Detections) -> list[list[Any]]:
+    def rows_of_image(self, i: int, place: int, size: tuple[int, int], found: Detections) -> list[list[Any]]:
         scores, labels = found.scores.float().cpu().numpy(), found.labels.cpu().numpy()
         masks: NDArray[np.bool_] = found.masks.cpu().numpy()
         if not np.isfinite(scores).all():
