@@ -96,7 +96,7 @@ def collate_images(samples: Sequence[ImageSample], multiple: int = 32) -> ImageB
         pixels[own_height:] = sample.fill
         pixels[:own_height, own_width:] = sample.fill
         moved = place.boxes(sample.boxes)
-        inside = (moved[:, 2:] > moved[:, :2]).all(axis=1)
+        inside = np.all(moved[:, 2:] > moved[:, :2], axis=1)
         shown, drawn = place.masks(sample.masks, (height, width), inside)
         masks.append(torch.from_numpy(drawn))
         boxes.append(torch.from_numpy(moved[shown]))

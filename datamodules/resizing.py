@@ -48,7 +48,7 @@ class Placement:
         (y, x), (height, width) = self.first, self.size
         early = self.flip and self.original[0] * self.original[1] < height * width
         if early:
-            pixels, x = cv2.flip(pixels, 1), self.scaled[1] - width - x
+            pixels, x = np.asarray(cv2.flip(pixels, 1)), self.scaled[1] - width - x
         late = self.flip and not early
         if self.scaled == self.size and not late:
             cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)

@@ -31,6 +31,7 @@ from tests.bench.attention import attention_figures
 from tests.bench.clicks import click_figures
 from tests.bench.exits import exits_figures
 from tests.bench.guidance import guidance_figures
+from tests.bench.images import image_figures
 from tests.bench.indexing import index_figures
 from tests.bench.iteration import COCO_OBJECTS, iteration_figures
 from tests.bench.loader import loader_figures
@@ -69,6 +70,7 @@ class Workload:
 SECTIONS: dict[str, Callable[[Workload], Iterator[Figure]]] = {
     "loader": lambda load: loader_figures(load.encoded, load.passes, load.loaded),
     "guidance": lambda load: guidance_figures(2 * load.passes),
+    "images": lambda load: image_figures(load.small, load.passes, load.loaded),
     "attention": lambda load: attention_figures(load.passes, load.crop, load.crop),
     "exits": lambda load: exits_figures(load.small, load.scratch, load.passes, load.crop),
     "clicks": lambda load: click_figures(load.frames, load.passes, load.crop),

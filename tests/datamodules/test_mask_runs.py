@@ -22,7 +22,9 @@ def encoded(mask: np.ndarray) -> bytes:
 def drawn(masks, rows, columns, flip=False, grid=None):
     grid = (len(rows), len(columns)) if grid is None else grid
     everything = np.ones(len(masks), bool)
-    return drawn_masks(runs_of([encoded(mask) for mask in masks], masks[0].shape), rows, columns, grid, everything, flip)
+    return drawn_masks(
+        runs_of([encoded(mask) for mask in masks], masks[0].shape), rows, columns, grid, everything, flip
+    )
 
 
 @given(st.lists(arrays(np.uint8, SIZE, elements=st.integers(0, 1)), min_size=1, max_size=5))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.samplers import EvaluationSampler, TrainingSampler, epoch_order
+from datamodules.samplers import EvaluationSampler, ImageSampler, TrainingSampler, copies, epoch_order
 
 
 def flat(lists: Sequence[list]) -> list:
@@ -121,3 +121,42 @@ def test_evaluation_deals_out_the_same_batches_and_each_object_once(size, batch_
 
 def test_a_process_without_a_batch_repeats_the_first():
     assert batches(3, 8, rank=1, processes=2) == [[0, 1, 2]]
+
+
+def images_seen(factors, rounding="up", seed=0, epoch=0, batch_size=1) -> list[tuple[int, int]]:
+    sampler = ImageSampler(len(factors), np.array(factors), rounding, seed=seed, batch_size=batch_size, micro_batch=1)
+    sampler.set_epoch(epoch)
+    return [(image, copy) for _, image, copy in sampler]
+
+
+def test_an_image_of_factor_r_comes_r_times_rounded_up_and_each_time_as_another_copy():
+    seen = images_seen([1.0, 2.0, 1.2, 3.0])
+    assert sorted(seen) == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
+    assert [copy for image, copy in seen if image == 3] == [0, 1, 2]
+
+
+def test_stochastic_rounding_has_the_factor_on_average_and_is_drawn_for_each_epoch():
+    factors = [1.0, 1.25, 2.5, 1.0] * 20
+    epochs = []
+    for epoch in range(60):
+        sampler = ImageSampler(80, np.array(factors), "stochastic", batch_size=1, micro_batch=1)
+        sampler.set_epoch(epoch)
+        epochs.append(sampler.repeats())
+        assert len(list(sampler)) == len(sampler) == 115
+    mean = np.mean(epochs, axis=0).reshape(20, 4).mean(axis=0)
+    np.testing.assert_allclose(mean, [1, 1.25, 2.5, 1], atol=0.06)
+    assert len({tuple(epoch) for epoch in epochs}) == 60
+    assert images_seen(factors, "stochastic", epoch=3) == images_seen(factors, "stochastic", epoch=3)
+    assert images_seen(factors, "stochastic", epoch=3) != images_seen(factors, "stochastic", seed=1, epoch=3)
+
+
+def test_without_factors_images_come_in_the_order_of_objects():
+    sampler = ImageSampler(23, None, batch_size=5, micro_batch=5, seed=2)
+    plain = TrainingSampler(23, 5, 5, seed=2)
+    assert [(epoch, image) for epoch, image, _ in sampler] == list(plain)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
+def test_a_copy_is_how_often_a_value_came_before(values):
+    expected = [values[:place].count(value) for place, value in enumerate(values)]
+    assert copies(np.array(values)).tolist() == expected
