@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationResolutionError
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from experiments.composition.classes import remember_typed
 from experiments.composition.merging import apply_profile, merge, parse_override
@@ -125,6 +125,9 @@ def resolve(tree: Tree) -> Tree:
     """The tree with its interpolations resolved. Raises ValueError with the sentence of what refuses to be computed."""
     try:
         return OmegaConf.to_container(OmegaConf.create(tree), resolve=True)  # type: ignore[return-value]
+    except InterpolationKeyError as error:
+        missing, _, place = str(error).partition("\n    full_key: ")
+        raise ValueError(f"{place.partition(chr(10))[0]} is taken from a value that there is not: {missing}") from error
     except InterpolationResolutionError as error:
         wrapped, refused, sentence = str(error).partition("ValueError raised while resolving interpolation: ")
         if wrapped or not refused:

@@ -385,6 +385,8 @@ def test_table_4_is_three_trainings_of_which_exits_shares_the_extractor(here):
     assert set(trainings) == {extractor.hash, by_row["MAL"].hash, by_row["EXITS"].hash}
     assert len(trainings) == 3
     assert by_row["MAL"].parents == extractor.parents == {}
+    steps = [node.config["trainer"]["max_steps"] for node in (extractor, by_row["MAL"], by_row["EXITS"])]
+    assert steps == [125, 250, 250]
     arguments = extractor.config["model"]["init_args"]
     assert arguments["points"] is arguments["mean_field"] is None
     evaluations = [node for node in nodes if node.kind == "evaluate"]
@@ -393,6 +395,25 @@ def test_table_4_is_three_trainings_of_which_exits_shares_the_extractor(here):
         {key: node.config["model"]["init_args"][key] for key in ("network", "optimizer")} for node in by_row.values()
     ]
     assert shared[0] == shared[1]
+
+
+@pytest.mark.parametrize(
+    ("profile", "steps", "epochs"),
+    [("paper", -1, 1), ("quick", 2000, -1), ("small", 350, -1), ("miniature", 125, -1)],
+)
+def test_the_extractor_has_a_length_of_its_own_in_every_profile(profile, steps, epochs):
+    row = {"model.points": None, "model.mean_field": None, "trained": "extractor", "trainer.max_epochs": 1}
+    extractor, generator = (compose("exits", profile=profile, row=differs)["trainer"] for differs in (row, {}))
+    assert (extractor["max_steps"], extractor["max_epochs"]) == (steps, epochs)
+    assert generator["max_steps"] >= 2 * steps
+    assert compose("exits", profile="small", overrides=["trainer.max_steps=7"])["trainer"]["max_steps"] == 7
+
+
+def test_another_word_for_what_is_trained_is_refused():
+    with pytest.raises(
+        ValueError, match=r"trainer.max_steps is taken from a value that there is not: .*'steps.teacher'"
+    ):
+        compose("exits", profile="small", overrides=["trained=teacher"])
 
 
 def test_table_4_says_that_its_data_are_missing_before_anything_is_made(here):
