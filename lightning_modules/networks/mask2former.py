@@ -111,33 +111,29 @@ class Mask2Former(nn.Module):
         self.num_classes, self.detections, self.score_threshold = num_classes, detections, score_threshold
         self.backbone_rate = backbone_rate
         self.weights = {"class": class_weight, "mask": mask_weight, "dice": dice_weight}
-        sizes = swin_sizes(backbone)
         own = {"embed_dim": embed_dim, "depths": depths, "num_heads": num_heads, "window_size": window}
-        swin = SwinConfig(
-            **sizes | {name: value for name, value in own.items() if value is not None},
-            drop_path_rate=drop_path,
-            out_features=["stage1", "stage2", "stage3", "stage4"],
-        )
-        config = Mask2FormerConfig(
-            backbone_config=swin,
-            num_labels=num_classes,
-            num_queries=queries,
-            feature_size=hidden,
-            mask_feature_size=hidden,
-            hidden_dim=hidden,
-            num_attention_heads=heads,
-            encoder_layers=encoder_layers,
-            encoder_feedforward_dim=encoder_width,
-            decoder_layers=decoder_layers + 1,  # transformers counts the learnable queries as one
-            dim_feedforward=decoder_width,
-            train_num_points=points,
-            oversample_ratio=oversampling,
-            importance_sample_ratio=uncertain,
-            class_weight=class_weight,
-            mask_weight=mask_weight,
-            dice_weight=dice_weight,
-            no_object_weight=no_object,
-        )
+        of_swin: dict[str, Any] = swin_sizes(backbone) | {name: size for name, size in own.items() if size is not None}
+        of_swin |= {"drop_path_rate": drop_path, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+        sizes: dict[str, Any] = {
+            "num_labels": num_classes,
+            "num_queries": queries,
+            "feature_size": hidden,
+            "mask_feature_size": hidden,
+            "hidden_dim": hidden,
+            "num_attention_heads": heads,
+            "encoder_layers": encoder_layers,
+            "encoder_feedforward_dim": encoder_width,
+            "decoder_layers": decoder_layers + 1,  # transformers counts the learnable queries as one
+            "dim_feedforward": decoder_width,
+            "train_num_points": points,
+            "oversample_ratio": oversampling,
+            "importance_sample_ratio": uncertain,
+            "class_weight": class_weight,
+            "mask_weight": mask_weight,
+            "dice_weight": dice_weight,
+            "no_object_weight": no_object,
+        }
+        config = Mask2FormerConfig(backbone_config=SwinConfig(**of_swin), **sizes)
         self.network = Mask2FormerForUniversalSegmentation(config)
         # Each stage has its own norm here; that of the whole Swin is never called, and DDP waits for its gradient.
         self.backbone.swin.layernorm.requires_grad_(False)
@@ -157,7 +153,8 @@ class Mask2Former(nn.Module):
         Args:
             image: (B, 3, H, W) float32, normalised.
         """
-        answers, criterion = list(self.answers(image)), self.network.criterion
+        answers: list[tuple[Tensor, Tensor]] = list(self.answers(image))
+        criterion: Any = self.network.criterion
         terms = {name: image.new_zeros(()) for name in self.weights}
         with full_precision(image):
             masks = [each.to(image.device, torch.float32) for each in batch.masks]
@@ -299,7 +296,7 @@ def from_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     timm merges patches where a stage begins, transformers and the authors' files where the one before it ends.
     """
     merged_late = "layers.0.downsample.reduction.weight" in weights
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if not merged_late and (merging := re.match(r"layers\.(\d+)\.downsample\.", name)):
             name = f"layers.{int(merging[1]) - 1}.downsample.{name[merging.end() :]}"

@@ -85,8 +85,8 @@ def test_these_functions_make_the_terms_once_per_answer_with_the_published_weigh
         noted(name)
     terms = network.losses(*drawn_batch(FOUR_IMAGES[:2], 128))
     assert len(made["dice_loss"]) == 2  # the learnable queries and the one layer
-    assert float(terms["dice"]) == pytest.approx(5 * sum(made["dice_loss"]), rel=1e-5)
-    assert float(terms["mask"]) == pytest.approx(5 * sum(made["sigmoid_cross_entropy_loss"]), rel=1e-5)
+    assert terms["dice"].item() == pytest.approx(5 * sum(made["dice_loss"]), rel=1e-5)
+    assert terms["mask"].item() == pytest.approx(5 * sum(made["sigmoid_cross_entropy_loss"]), rel=1e-5)
 
 
 def test_defaults_are_the_published_values(published):
@@ -158,6 +158,16 @@ def test_two_processes_with_4_and_2_objects_make_the_gradient_of_one_with_all(tm
     alone = gradient_of(slice(0, 4))
     assert np.abs(alone).max() > 0.1
     np.testing.assert_allclose(np.load(tmp_path / "mean.npy"), alone, rtol=1e-3, atol=1e-5)
+
+
+def test_losses_and_objects_are_in_float32_under_autocast_too():
+    network = Mask2Former(3, **TINY)
+    image, batch = drawn_batch(objects_of_class_1(2), 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = network.losses(image, batch)
+        (found,) = network.eval().detect(image, batch.size, batch.original_size)
+    assert {term.dtype for term in terms.values()} == {found.scores.dtype} == {torch.float32}
+    assert all(term.isfinite() for term in terms.values())
 
 
 # -------------------------------------------------------------------------------------------------------- sizes
@@ -361,7 +371,7 @@ def test_sixty_steps_learn_four_images_by_heart():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
     found = network.eval().detect(image, batch.size, 2 * batch.original_size)
     for each, masks, labels in zip(found, batch.masks, batch.labels):

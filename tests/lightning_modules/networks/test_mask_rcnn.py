@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ResNeXt101_64X4D_Weights
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection.image_list import ImageList
 
 from lightning_modules.networks import mask_rcnn
 from lightning_modules.networks.mask_rcnn import AlignedPooling, MaskRCNN, masks_within, pasted
@@ -191,6 +192,19 @@ def test_images_without_objects_leave_no_weight_without_gradient(images):
         assert [terms[name].item() for name in ("mask", "box", "proposal")] == [0, 0, 0]
 
 
+def test_boxes_losses_and_objects_are_in_float32_under_autocast_too():
+    network = MaskRCNN(3, **TINY | {"score_threshold": 0.0}).train()
+    image, batch = drawn_batch([FOUR_IMAGES[0]])
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = network.losses(image, batch)
+        (found,) = network.eval().detect(image, batch.size, batch.original_size)
+        maps = network.pyramid(network.backbone(image))
+        proposals, _ = network.rpn(ImageList(image, [(128, 128)]), mask_rcnn.named(maps))
+    assert (maps[0].dtype, proposals[0].dtype) == (torch.bfloat16, torch.float32)
+    assert {term.dtype for term in terms.values()} == {found.scores.dtype} == {torch.float32}
+    assert all(term.isfinite() for term in terms.values())
+
+
 def test_boxes_without_width_are_left_out_and_the_annotated_ones_are_learned():
     network = MaskRCNN(3, **TINY)
     _, batch = drawn_batch([FOUR_IMAGES[0]])
@@ -223,7 +237,7 @@ def test_sixty_steps_learn_four_images_by_heart():
     torch.manual_seed(0)
     network = MaskRCNN(3, **SMALL).train()
     image, batch = drawn_batch(FOUR_IMAGES)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(60):
         loss = total(network.losses(image, batch))
@@ -231,7 +245,7 @@ def test_sixty_steps_learn_four_images_by_heart():
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 10)
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
     found = network.eval().detect(image, batch.size, 2 * batch.original_size)
     for each, masks, labels in zip(found, batch.masks, batch.labels):
