@@ -37,6 +37,7 @@ from tests.bench.iteration import COCO_OBJECTS, iteration_figures
 from tests.bench.loader import loader_figures
 from tests.bench.measure import Figure
 from tests.bench.memory import memory_figures
+from tests.bench.solov2 import solov2_figures
 
 
 def data_root(names: Sequence[str], scratch: Path) -> tuple[Path | None, str]:
@@ -75,6 +76,7 @@ SECTIONS: dict[str, Callable[[Workload], Iterator[Figure]]] = {
     "exits": lambda load: exits_figures(load.small, load.scratch, load.passes, load.crop),
     "clicks": lambda load: click_figures(load.frames, load.passes, load.crop),
     "iteration": lambda load: iteration_figures(load.objects, load.passes, load.remembered),
+    "solov2": lambda load: solov2_figures(load.passes, load.crop),
     "memory": lambda load: memory_figures(load.small, load.frames, load.scratch, load.many),
     "index": lambda load: index_figures(
         load.annotations, load.small.image_path(0).parent, load.scratch, load.passes, load.many // 5
