@@ -9,6 +9,7 @@ detections.json is what is uploaded.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ class Instances(Protocol):
     def scorer(self, node: Node, folder: Path) -> InstanceScorer:
         """See Protocol. Raises ValueError where the data have other classes than those that the run was trained on."""
         data = node.opened["data"]["init_args"]
-        truth = Truth(*node.opened["evaluation"]["test"], data["root"], data["seed"])
+        (spec,) = node.opened["evaluation"]["test"]
+        truth = Truth(spec, data["root"], data["seed"])
         model = load_model(node.model)
         return InstanceScorer(model, truth, labels_in(truth.categories, node.model, model), node.opened, folder)
 
@@ -179,11 +181,21 @@ def labels_in(categories: tuple[str, ...], run: Node, model: Any) -> list[int]:
 
 
 def network_limits(model: Tree) -> Iterator[Choice]:
-    """What a network keeps of its detections: those of its arguments that are thresholds, or numbers of detections."""
+    """What a network keeps of its detections: those of its arguments that are thresholds, or numbers of detections.
+
+    What a recipe leaves out has the class' default; a mask threshold that is no argument is the class' attribute.
+    """
     network = (model.get("init_args") or {}).get("network") or {}
-    for name, value in (network.get("init_args") or {}).items():
-        if "threshold" in name or "detections" in name or name == "most":
-            yield Choice(name.replace("_", " "), str(value), "of the network")
+    if "class_path" not in network:
+        return
+    kind = import_class(network["class_path"])
+    known = inspect.signature(kind).parameters.values()
+    arguments = {each.name: each.default for each in known if each.default is not each.empty}
+    arguments |= {"mask_threshold": kind.mask_threshold} if hasattr(kind, "mask_threshold") else {}
+    for name, value in {**arguments, **(network.get("init_args") or {})}.items():
+        if "threshold" in name or name in ("detections", "most"):
+            words = "detections kept per image" if name in ("detections", "most") else name.replace("_", " ")
+            yield Choice(words, str(value), "of the network")
 
 
 def _percent(share: float | None) -> str:

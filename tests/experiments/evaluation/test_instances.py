@@ -341,6 +341,11 @@ def test_a_report_says_what_was_kept_and_shows_each_class(evaluated):
     assert said["score threshold"] == "0.2"
     assert said["limit of detections"].startswith("100 per image and category")
     assert [*network_limits({"class_path": "a.B", "init_args": {}})] == []
+    mask_rcnn = {"class_path": "lightning_modules.networks.mask_rcnn.MaskRCNN", "init_args": {"score_threshold": 0.05}}
+    limits = {choice.name: choice.value for choice in network_limits({"init_args": {"network": mask_rcnn}})}
+    assert limits["score threshold"] == "0.05"
+    assert limits["mask threshold"] == "0.5"  # where the recipe is silent, the class' own
+    assert limits["detections kept per image"] == "300"
     (grid,) = how.grids({"A": [record["metrics"], record["metrics"]], "B": [{"ap": 0.5}]})
     assert grid.header == ("Class", "A")
     assert grid.lines == (("cat", "100.0 ± 0.0"), ("dog", "100.0 ± 0.0")) or dict(grid.lines)["dog"] == "100.0 ± 0.0"

@@ -354,6 +354,8 @@ def test_what_the_method_does_not_begin_with_is_refused_by_the_option_s_name(ask
 def test_the_command_takes_an_inside_point_and_a_box_and_further_clicks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Predictor, "from_run", classmethod(lambda cls, run: iog()))
+    monkeypatch.setattr(predict, "finished_training", lambda run: None)
+    monkeypatch.setattr(predict, "finds_instances", lambda training: False)
     cv2.imwrite("image.png", IMAGE[..., ::-1])
     session = iog().session(IMAGE, inside=(40, 30), box=BOX)
     for more, mask in (([], session.mask), (["--positive", "50,22", "--negative", "30,40"], None)):
