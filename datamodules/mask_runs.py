@@ -165,8 +165,8 @@ def drawn_masks(
     starts, ends = to_column[x].tolist(), to_column[beyond].tolist()
     for k, (mask, start, end, row) in enumerate(zip(masks, starts, ends, y.tolist())):
         window = pixels[places[k] : places[k + 1]].reshape(-1, heights[k])
-        sideways = window.take(columns[start:end] - x[k], axis=0)
+        sought = columns[start:end] - x[k]
         if flip:
-            sideways, start, end = sideways[::-1], len(columns) - end, len(columns) - start
-        mask[row : row + heights[k], start:end] = cv2.transpose(sideways)
+            sought, start, end = sought[::-1], len(columns) - end, len(columns) - start
+        cv2.transpose(window.take(sought, axis=0), dst=mask[row : row + heights[k], start:end])  # written in place
     return shown, masks
