@@ -38,6 +38,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rule", help="of protocol clicks: where the next click goes, e.g. itis or ritm")
     parser.add_argument("--clicks", type=COUNT, help="of protocol clicks: clicks per object, first points included")
     parser.add_argument("--long-side", type=WHOLE, help="whole images are made smaller than this; 0 for never")
+    parser.add_argument("--shown", help="of EXITS: who predicts, student, teacher or mean; default: the recipe's")
     parser.add_argument("--devices", type=COUNT, default=1, help="processes; default: 1")
     return parser.parse_args(arguments)
 
@@ -54,6 +55,7 @@ def node_of(options: argparse.Namespace) -> Node:
         rule=options.rule,
         clicks=options.clicks,
         long_side=options.long_side,
+        shown=options.shown,
         devices=options.devices,
     )
     return Node("evaluate", config, {"model": training})

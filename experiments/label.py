@@ -52,6 +52,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         choices=get_args(get_type_hints(LabelSettings)["empty"]),
         help="what an object without a mask, or at most 2 pixels thin, gets; default: the recipe's, else nothing",
     )
+    parser.add_argument("--shown", help="of EXITS: who predicts, student, teacher or mean; default: the recipe's")
     parser.add_argument("--out", type=file_to_write, help="where to put a copy of labels.json")
     parser.add_argument("--devices", type=COUNT, default=1, help="processes; default: 1")
     return parser.parse_args(arguments)
@@ -69,6 +70,7 @@ def node_of(options: argparse.Namespace) -> Node:
         limit=options.limit,
         threshold=options.threshold,
         empty=options.empty,
+        shown=options.shown,
         devices=options.devices,
     )
 

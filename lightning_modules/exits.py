@@ -60,7 +60,8 @@ class EXITS(LightningModule):
         crf_guide: the image whose edges the mean field follows: the `student`'s coloured one, as in MAL, or the
             `clean` one.
         momentum: of the teacher.
-        shown: who predicts: the `student`, the `teacher`, or the `mean` of their logits.
+        shown: who predicts: the `student`, the `teacher`, or the `mean` of their logits. Training does not read it, so
+            that every evaluation of a run may choose.
         image_mean, image_std: the networks see (image - mean) / std of 0..255 values.
     """
 
@@ -83,6 +84,9 @@ class EXITS(LightningModule):
         "network.pretrained": "network.model",
         "network.embed_pretrained": "network.patch_embed",
     }
+
+    evaluation_only: ClassVar[tuple[str, ...]] = ("shown",)
+    follows: ClassVar[tuple[str, ...]] = ("teacher",)  # of a start without one: `Averaging` copies the student then
 
     sees_box_alone = True  # at test: of the points, only the box that they span is looked at
 

@@ -10,7 +10,7 @@ from experiments.evaluation.rows import merge_rows
 from experiments.evaluation.scorer import run_through
 from experiments.evaluation.settings import as_plain, check_section, read_settings
 from experiments.runs.folder import RunFolder
-from experiments.runs.identity import behaviour_of, data_in_evaluation
+from experiments.runs.identity import answers_of, behaviour_of, data_in_evaluation
 from experiments.runs.node import Kind, Made, Node
 
 
@@ -42,6 +42,7 @@ class Evaluation(Kind):
             "seed": config["data"]["init_args"]["seed"],
             "precision": config["trainer"]["precision"],
             "behaviour": behaviour_of(config),
+            **({"answers": answers} if (answers := answers_of(config["model"])) else {}),
         }
 
     def checked(self, node: Node) -> None:

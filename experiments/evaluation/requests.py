@@ -13,6 +13,7 @@ from experiments.composition.building import sample_of
 from experiments.composition.tree import Tree
 from experiments.evaluation.evaluate import protocol_of
 from experiments.evaluation.protocols import protocol as find_protocol
+from experiments.runs.identity import answers_of
 
 
 def evaluation_config(
@@ -24,6 +25,7 @@ def evaluation_config(
     rule: str | None = None,
     clicks: int | None = None,
     long_side: int | None = None,
+    shown: str | None = None,
     devices: int = 1,
 ) -> Tree:
     """The composed tree of a training with what is asked of its evaluation; None keeps what the recipe says.
@@ -35,6 +37,7 @@ def evaluation_config(
         threshold: of the probability.
         rule, clicks: of protocol clicks: where the next click goes, and how many an object gets.
         long_side: whole images are made smaller than this; 0 for never.
+        shown: see `showing`.
         devices: processes.
     Raises ValueError for clicks of another protocol, and for what does not exist.
     """
@@ -58,7 +61,22 @@ def evaluation_config(
     protocol_of(config)  # what does not exist is refused here
     if long_side is not None:
         sample_of(config)["long_side"] = long_side
-    return on_devices(config, devices)
+    return on_devices(showing(config, shown), devices)
+
+
+def showing(config: Tree, shown: str | None) -> Tree:
+    """The tree with another of a method's networks predicting, EXITS' `teacher` say, in place; None for the recipe's.
+
+    Raises ValueError for a method that has one network alone.
+    """
+    if shown is None:
+        return config
+    if "shown" not in answers_of(config["model"]):
+        raise ValueError(
+            f"--shown chooses among a method's networks, and {config['method']} has one alone; leave it out"
+        )
+    config["model"]["init_args"]["shown"] = shown
+    return config
 
 
 def with_users_data(config: Tree, data: str | Tree) -> Tree:

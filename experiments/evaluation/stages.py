@@ -19,7 +19,7 @@ def load_interactive(node: Node) -> Interactive:
 
     Raises ValueError when the two stages do not see the same crop.
     """
-    second: Any = load_model(node.model)
+    second: Any = load_model(node.model, node.config["model"])
     first_stage = node.parents.get("first_stage")
     if first_stage is None:
         return second

@@ -35,7 +35,7 @@ from experiments.labelling.standing import check_quadrilaterals, filled_box, fil
 from experiments.pictures import overlay, save_picture
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.folder import RunFolder
-from experiments.runs.identity import behaviour_of, data_in_evaluation
+from experiments.runs.identity import answers_of, behaviour_of, data_in_evaluation
 from experiments.runs.naming import LABELS
 from experiments.runs.node import Kind, Made, Node
 from lightning_modules.metrics.masks import object_iou
@@ -164,6 +164,7 @@ class Labelling(Kind):
             "seed": config["data"]["init_args"]["seed"],
             "precision": config["trainer"]["precision"],
             "behaviour": [behaviour_of(config), BEHAVIOUR],
+            **({"answers": answers} if (answers := answers_of(config["model"])) else {}),
         }
 
     def checked(self, node: Node) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datamodules.sets.boxes import boxes_name
 from experiments.composition.tree import Tree
-from experiments.evaluation.requests import on_devices, part_of_data, with_users_data
+from experiments.evaluation.requests import on_devices, part_of_data, showing, with_users_data
 from experiments.labelling.boxes import check_boxes
 from experiments.runs.node import Node
 
@@ -23,6 +23,7 @@ def label_node(
     limit: int | None = None,
     threshold: float | None = None,
     empty: str | None = None,
+    shown: str | None = None,
     devices: int = 1,
 ) -> Node:
     """The labels of a data set's objects, or of the boxes of a COCO file, by a finished training.
@@ -32,6 +33,7 @@ def label_node(
         data: the data set; `boxes`, in place of it, a COCO file whose images lie in `images` or near it.
         every, limit: see `part_of_data`. threshold: of the probability; None for the recipe's.
         empty: what an object without a mask gets, see `LabelSettings`; None for what the recipe says.
+        shown: who predicts, see `showing`.
     Raises ValueError for boxes that say too little for the method to begin with.
     """
     if images is not None and boxes is None:
@@ -44,6 +46,7 @@ def label_node(
         config["evaluation"]["threshold"] = threshold
     if empty is not None:
         config["evaluation"]["empty"] = empty
+    showing(config, shown)
     stages = {"model": training} | ({} if first_stage is None else {"first_stage": first_stage})
     node = Node("label", on_devices(config, devices), stages)
     if boxes is not None:

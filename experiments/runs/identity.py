@@ -1,8 +1,8 @@
 """What determines a run's result, and so its name: classes by name and behaviour, files by content, nothing of places.
 
 A class of the suite is known by its name and its `behaviour`, not by the module it lies in: moving it renames no run.
-A class says of itself what a tree alone cannot say: `files`, the arguments that name files; `training_only` and
-`starts` of a LightningModule; `shapes_training` and `shapes_evaluation` of a DataModule.
+A class says of itself what a tree alone cannot say: `files`, the arguments that name files; `training_only`,
+`evaluation_only` and `starts` of a LightningModule; `shapes_training` and `shapes_evaluation` of a DataModule.
 """
 
 from __future__ import annotations
@@ -69,7 +69,15 @@ def behaviours_of(tree: Any) -> dict[str, int]:
 def model_in_training(model: Tree) -> Tree:
     """What of a method's arguments shapes its training; files of first weights by their content."""
     digests = {key: None if path is None else start_digest(path) for key, path in start_files(model).items()}
-    return by_content(with_starts(model, digests.__getitem__))
+    shaping = without(model.get("init_args") or {}, answers_of(model))
+    return by_content(with_starts({**model, "init_args": shaping}, digests.__getitem__))
+
+
+def answers_of(model: Tree) -> Tree:
+    """The arguments that a method's training does not read (`evaluation_only`) and that an evaluation may change."""
+    arguments = model.get("init_args") or {}
+    declared = getattr(import_class(model["class_path"]), "evaluation_only", ())
+    return {key: arguments[key] for key in declared if key in arguments}
 
 
 def model_in_use(model: Tree) -> Tree:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from pytorch_lightning import LightningModule
 
 from experiments.composition.building import build_part
+from experiments.composition.tree import Tree
 from experiments.console import say_once
 from experiments.runs.folder import find_run
-from experiments.runs.identity import without_starts
+from experiments.runs.identity import answers_of, without_starts
 from experiments.runs.node import Node
 from experiments.runs.reading import load_node
 
 
-def load_model(node: Node) -> LightningModule:
-    """The network of a finished `train` or `weights` node, in eval mode on the CPU."""
-    model: LightningModule = build_part(LightningModule, without_starts(node.config["model"]))
+def load_model(node: Node, asked: Tree | None = None) -> LightningModule:
+    """The network of a finished `train` or `weights` node, in eval mode on the CPU.
+
+    `asked`: the method as the tree of an evaluation has it, whose arguments that training does not read count.
+    """
+    method = node.config["model"]
+    method = {**method, "init_args": {**(method.get("init_args") or {}), **answers_of(asked or method)}}
+    model: LightningModule = build_part(LightningModule, without_starts(method))
     node.load_into(model)
     return model.eval()
 

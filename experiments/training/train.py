@@ -161,11 +161,15 @@ def check_roles(node: Node) -> None:
 def take_parents(node: Node, model: LightningModule) -> None:
     """The weights of a start for the whole method; of other roles, the run's network for the part that they fill.
 
+    A start need not have the parts that the method says to follow another one (`follows`): EXITS' teacher, which the
+    extractor was trained without, begins as a copy of the student that was loaded.
+
     Such a part, a similarity extractor say, is frozen: its method decides nothing about it but what it asks it.
     """
     for role, run in node.parents.items():
         if role == "start":
-            run.load_into(model, aside=taken(node.config).values())
+            aside = {*taken(node.config).values(), *getattr(model, "follows", ())}
+            run.load_into(model, aside=aside)
             statistics_loaded(model)
             continue
         name = taken(node.config)[role]

@@ -104,6 +104,23 @@ def test_a_generator_keeps_the_network_of_its_extractor_and_a_teacher_of_its_own
     assert set(find_run(extractor).record["metrics"]) == {"train/loss", "train/first"}
 
 
+def test_a_generator_that_starts_from_an_extractor_has_a_copy_of_it_as_teacher(here, extractor):
+    """After one step the teacher is the mean of what was loaded and of the student, 0.98 and 0.02 of them."""
+    both = ["--parent", f"start={extractor}"]
+    (mal,) = fit.run([*MAL, *both, "--no-test", "--trainer.max_steps=1"])
+    (exits,) = fit.run(with_extractor(extractor, *both, "--trainer.max_steps=1"))
+    loaded = weights_of(extractor)
+    for record in (mal, exits):
+        made = weights_of(record["run"])
+        assert int(made["averaged"]) == 1
+        names = [name.removeprefix("network.") for name in loaded if name.startswith("network.")]
+        assert any(not torch.equal(made[f"network.{name}"], loaded[f"network.{name}"]) for name in names)
+        for name in names:
+            mean = torch.lerp(loaded[f"network.{name}"].float(), made[f"network.{name}"].float(), 0.02)
+            torch.testing.assert_close(made[f"teacher.{name}"].float(), mean, rtol=1e-5, atol=1e-7, msg=name)
+    assert record["parents"] == {"start": extractor, "extractor": extractor}
+
+
 def test_the_points_that_a_generator_learns_from_are_found_on_drawn_objects(here, generator):
     """So that the trainings below are not those of a walk that finds nothing."""
     training = find_run(generator).config["config"]
@@ -261,6 +278,26 @@ def test_a_generator_is_evaluated_by_masks_and_by_clicks(here, generator, capsys
         if name in path.read_text().splitlines()[0].split(",")
     )
     assert by_clicks == pytest.approx(by_mask, abs=1e-6)  # the four points are the first four clicks
+
+
+def test_student_teacher_or_both_of_a_training_are_evaluated_and_label(here, generator, extractor):
+    """Who predicts is asked of an evaluation; a training does not read it and keeps its name."""
+    (again,) = fit.run(with_extractor(extractor, "--model.shown=teacher"))
+    assert again["run"] == generator
+    seen, asked = {}, ["--run", generator, "--data", PART, "--threshold", "0.5"]
+    for shown in ("student", "teacher", "mean"):
+        evaluate.main([*asked, "--shown", shown])
+        folders = {path.parent for path in (here / "runs").glob("*/rows.csv")} - set(seen)
+        (folder,) = folders
+        seen[folder] = [float(row["iou"]) for row in read_rows(folder / "rows.csv")]
+    student, teacher, mean = seen.values()
+    assert student != teacher
+    assert mean not in (student, teacher)
+    evaluate.main(asked)
+    assert {path.parent for path in (here / "runs").glob("*/rows.csv")} == set(seen)  # the recipe's is the student
+    label.main(["--run", generator, "--data", PART, "--shown", "teacher"])
+    with pytest.raises(ValueError, match="without a mean field there is no teacher"):
+        label.main(["--run", extractor, "--data", PART, "--shown", "teacher"])
 
 
 def test_a_generator_labels_objects_from_their_points(here, generator, capsys):
