@@ -59,7 +59,7 @@ class InstanceSegmentation(LightningModule):
     def seen(self, batch: ImageBatch) -> Tensor:
         """The images as the network sees them, (B, 3, H, W) float32."""
         image = (batch.image.float() - self.image_mean) / self.image_std
-        return image * within(batch.size, image) if self.zero_beyond else image
+        return image * own_pixels(batch.size, image) if self.zero_beyond else image
 
     def on_fit_start(self) -> None:
         """Raises ValueError where the network has another number of classes than the data."""
@@ -115,7 +115,7 @@ class InstanceSegmentation(LightningModule):
         }
 
 
-def within(size: Tensor, image: Tensor) -> Tensor:
+def own_pixels(size: Tensor, image: Tensor) -> Tensor:
     """(B, 1, H, W) of 0 and 1: the pixels of a padded batch (B, C, H, W) that belong to its images of `size` (B, 2)."""
     height, width = image.shape[-2:]
     rows = torch.arange(height, device=image.device)[None] < size[:, :1].to(image.device)

@@ -35,7 +35,8 @@ class RunReader:
         if not sides:
             return self.run(self.parts(row, column))
         check_keys(dict.fromkeys(sides), {"first", "second"}, set(), self.where)
-        return Pair(*(self.run(_of_side(self.parts(row, column), side)) for side in ("first", "second")))
+        before, after = (self.run(_of_side(self.parts(row, column), side)) for side in ("first", "second"))
+        return Pair(before, after)
 
     def share(self, row: dict[str, Any], column: str, label: str) -> Pair:
         """This row's model, and that of the row whose value it is to reach, measured alike."""
