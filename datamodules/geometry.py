@@ -88,7 +88,7 @@ def warp_box(
     to_rows = np.array([[1, 0, 0], [0, back[1, 1], back[1, 2]]])
     columns = cv2.warpAffine(along, to_columns, (size[1], 1), flags=flags, borderMode=border)
     rows = cv2.warpAffine(down, to_rows, (1, size[0]), flags=flags, borderMode=border)
-    return np.asarray(rows & columns, np.uint8)
+    return np.bitwise_and(rows, columns, dtype=np.uint8)
 
 
 def is_upright(matrix: NDArray) -> bool:

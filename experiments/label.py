@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from datamodules.files import whole_file
 from datamodules.ranges import COUNT, PROBABILITY
@@ -90,7 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (page := node.folder.path / PAGE).exists():  # runs of earlier versions have none
         made += f", their quality: {page}"
     empty = f"; {record['metrics']['empty']:,} objects got no mask" if record["metrics"]["empty"] else ""
-    print(f"{made}{empty}{left_out_in_words(record)}")
+    print(f"{made}{empty}{unlabelled_in_words(record)}")
+
+
+def unlabelled_in_words(record: Mapping[str, Any]) -> str:
+    """`; not labelled: 3 crowd annotations; 3 crowds are copied into labels.json as annotated`, as far as it is so."""
+    crowds = record.get("crowds_copied", 0)  # records of earlier versions do not say it
+    copied = f"; {crowds:,} {'crowd is' if crowds == 1 else 'crowds are'} copied into {LABELS} as annotated"
+    return left_out_in_words(record).replace("left out", "not labelled", 1) + copied * (crowds > 0)
 
 
 if __name__ == "__main__":

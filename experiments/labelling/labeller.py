@@ -220,6 +220,7 @@ class Labelling(Kind):
             facts={
                 "scoring": as_plain(settings),
                 "left_out": list(index.left_out),
+                "crowds_copied": names.num_crowds,
                 "devices": {"processes": processes},
             },
         )

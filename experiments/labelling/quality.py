@@ -94,7 +94,7 @@ class Quality:
 
     def _groups_of(self, row: LabelRow) -> Iterator[str]:
         yield "all"
-        yield size_of(self.areas[row["position"]])
+        yield size_of(float(self.areas[row["position"]]))
         parts = row.get("parts")  # rows of earlier versions do not say it
         if parts is not None and parts >= 2:
             yield "separated"

@@ -67,16 +67,20 @@ def planned_claims(request: ClaimsRequest) -> list[PlannedClaim]:
 
 
 def listed(request: ClaimsRequest) -> str:
-    """The claims, whether they can be tested, and how many runs are still to be made."""
+    """The claims, whether they can be tested, and how many runs are still to be made; each reason why not once."""
     lines: list[str] = []
     todo: dict[str, Node] = {}
+    reasons: dict[str, int] = {}
     for planned in planned_claims(request):
         open_runs = {node.hash: node for node in in_order(planned.nodes) if node.folder.record is None}
         todo |= open_runs
-        state = planned.problem or f"{len(open_runs)} of {len(in_order(planned.nodes))} runs to make"
+        state = f"{len(open_runs)} of {len(in_order(planned.nodes))} runs to make"
+        if planned.problem:
+            state = f"cannot be tested: reason {reasons.setdefault(planned.problem, len(reasons) + 1)} below"
         lines.append(f"{planned.claim.name}: {planned.claim.says} [{state}]")
     trainings = sum(node.kind == "train" for node in todo.values())
-    return "\n".join([*lines, f"{len(lines)} claims, {len(todo)} runs to make, {trainings} of them trainings"])
+    total = f"{len(lines)} claims, {len(todo)} runs to make, {trainings} of them trainings"
+    return "\n".join([*lines, *(f"reason {number}: {why}" for why, number in reasons.items()), total])
 
 
 def test_claims(request: ClaimsRequest) -> Tested:

@@ -64,6 +64,9 @@ def test_crowds_are_copied_as_they_stand_and_their_images_listed_when_all_is_lab
     execute(node)
     tree = written(node)
     assert tree["annotations"][-2:] == CROWDS
+    assert label.unlabelled_in_words(node.folder.record) == (
+        "; not labelled: 2 crowd annotations; 2 crowds are copied into labels.json as annotated"
+    )
     assert {image["id"]: image["file_name"] for image in tree["images"]} == {5: "5.png", 7: "7.png", 8: "8.png"}
     labels = open_objects([{"name": f"coco_json:{drawn_file}", "labelled": str(node.folder.path / LABELS)}])
     assert sorted(map(int, labels.native_id)) == [PIECES, THIN, SQUARE]

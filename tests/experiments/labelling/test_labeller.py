@@ -263,7 +263,7 @@ def test_labels_keep_the_folders_of_file_names_and_count_what_was_left_out(store
         capsys.readouterr()
         .out.splitlines()[-1]
         .endswith(
-            f"left out: 1 annotations without a box on their image, the first is {content['annotations'][0]['id']}"
+            f"not labelled: 1 annotations without a box on their image, the first is {content['annotations'][0]['id']}"
         )
     )
     assert len(open_objects([f"coco_json:{out}?images={tmp_path / 'data'}"])) == 2

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import claims as command
+from experiments.reports import claiming
 from experiments.reports.claimed import SAME, claims_grid, outcomes
 from experiments.reproduction.claims import claims
 from tests.experiments.tiny import SHRUNK
@@ -30,7 +31,7 @@ def node(folder, values, name, column="iou"):
 def planned(first, second, claim=FINENET, problem=""):
     """A claim whose sides have these evaluations, one for each seed."""
     sides = [{"drawn": [[each] for each in side]} if side else {} for side in (first, second)]
-    return SimpleNamespace(claim=claim, first=sides[0], second=sides[1], problem=problem)
+    return SimpleNamespace(claim=claim, first=sides[0], second=sides[1], problem=problem, nodes=[])
 
 
 def outcome(folder, first, second):
@@ -91,6 +92,18 @@ def test_what_cannot_be_tested_says_why(tmp_path):
         (found,) = outcomes(plan)
         assert (found.verdict, found.reason) == ("not tested", reason)
         assert claims_grid([found]).lines[0][-1] == f"not tested: {reason}"
+
+
+def test_the_list_says_each_reason_why_claims_cannot_be_tested_once(tmp_path, monkeypatch):
+    plans = [planned([], [], problem=problem) for problem in ("no COCO", "no SBD", "no COCO")]
+    made = planned([node(tmp_path, LOW, "one")], [node(tmp_path, LOW, "two")])
+    monkeypatch.setattr(claiming, "planned_claims", lambda request: [*plans, made])
+    lines = claiming.listed(claiming.ClaimsRequest()).splitlines()
+    states = [line.rpartition(" [")[2] for line in lines[:4]]
+    assert states[:3] == [f"cannot be tested: reason {number} below]" for number in (1, 2, 1)]
+    assert states[3].endswith("runs to make]")
+    assert lines[4:6] == ["reason 1: no COCO", "reason 2: no SBD"]
+    assert lines[6].startswith("4 claims, ")
 
 
 @pytest.mark.slow
