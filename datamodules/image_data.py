@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from datamodules.image_index import (
     ImageIndex,
     category_names,
-    evaluation_images,
     repeat_factors,
     training_images,
 )
@@ -120,19 +119,14 @@ class ImageData(TrainingStream):
         return DataLoader(samples, share["micro_batch"], sampler=sampler, **options)
 
     def val_dataloader(self) -> DataLoader | list:
-        """Lightning's hook; nothing is validated without `val`."""
+        """Lightning's hook: the images with objects, with what is true of them; nothing is validated without `val`."""
         if not self.val:
             return []
-        trainer = self._attached()
-        return image_evaluation_loader(
-            evaluation_images(self.val, self.root, self.seed),
-            self.test_resize,
-            batch_size=self.val_batch_size,
-            workers=self.workers,
-            rank=trainer.global_rank,
-            processes=trainer.world_size,
-            multiple=self.multiple,
-        )
+        trainer, images = self._attached(), training_images(self.val, self.root, self.seed)
+        samples = ImageSamples(images, self.test_resize, train=False, truth=True)
+        sampler = EvaluationSampler(len(samples), self.val_batch_size, trainer.global_rank, trainer.world_size)
+        options = loader_options(self.workers, partial(collate_images, multiple=self.multiple))
+        return DataLoader(samples, self.val_batch_size, sampler=sampler, **options)
 
 
 def image_evaluation_loader(

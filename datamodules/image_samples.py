@@ -26,10 +26,20 @@ class ImageSamples(Dataset):
 
     In training an image is resized and flipped as drawn, and carries the objects of which its view shows a pixel. One
     that cannot be read, or whose masks cannot, is replaced by the next of the index that can, with one warning per
-    file. At test nothing is drawn, an image carries no objects, and an unreadable one is an error that names it.
+    file. At test nothing is drawn, an image carries objects only where their `truth` is asked for, and an unreadable
+    one is an error that names it.
     """
 
-    def __init__(self, images: ImageIndex, resize: Resizing, *, train: bool, flip: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        images: ImageIndex,
+        resize: Resizing,
+        *,
+        train: bool,
+        truth: bool = False,
+        flip: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         if not train and resize.drawn:
             raise ValueError(
                 f"{type(resize).__name__} draws the size of an image, which has one size at test; set data.test_resize "
@@ -37,7 +47,7 @@ class ImageSamples(Dataset):
             )
         self.images = images
         self.resize = resize
-        self.train = train
+        self.train, self.truth = train, truth
         self.flip = PROBABILITY.checked(flip, "data.flip")
         self.seed = seed
         self._said = torch.zeros(len(images), dtype=torch.uint8).share_memory_()  # by any worker
@@ -48,7 +58,8 @@ class ImageSamples(Dataset):
     def __getitem__(self, key: tuple[int, int, int] | int) -> ImageSample:
         if not self.train:
             position = int(key) if not isinstance(key, tuple) else key[1]
-            return self._sample(position, read_image(self.images.path(position), self.images.size(position)))
+            image = read_image(self.images.path(position), self.images.size(position))
+            return self._sample(position, image, self._masks(position) if self.truth else None)
         epoch, position, copy = key if isinstance(key, tuple) else (0, key, 0)
         position, image, masks = self._readable(position)
         draw = rng(self.seed, epoch, int(self.images.keys[position]), copy)
@@ -60,13 +71,16 @@ class ImageSamples(Dataset):
             place = (position + step) % len(self.images)
             try:
                 image = read_image(self.images.path(place), self.images.size(place))
-                return place, image, read_runs(self.images.objects, range(*self.images.bounds[place].tolist()))
+                return place, image, self._masks(place)
             except (OSError, ValueError) as error:
                 failed = error
                 if not self._said[place]:
                     self._said[place] = 1
                     warnings.warn(f"{failed}; training sees another image in its place", stacklevel=2)
         raise ValueError(f"{step + 1} images one after the other cannot be read, the last since: {failed}")
+
+    def _masks(self, position: int) -> MaskRuns:
+        return read_runs(self.images.objects, range(*self.images.bounds[position].tolist()))
 
     def _sample(
         self,
@@ -79,6 +93,7 @@ class ImageSamples(Dataset):
         boxes, labels = np.zeros((0, 4)), np.zeros(0, np.int64)
         if draw is not None:
             place = replace(place, flip=bool(draw.random() < self.flip))
+        if masks is not None:
             objects = slice(*self.images.bounds[position].tolist())
             boxes = np.asarray(self.images.objects.annotated[objects], np.float64) + np.array([0, 0, 1, 1])
             labels = np.asarray(self.images.objects.category[objects], np.int64)

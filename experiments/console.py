@@ -129,7 +129,6 @@ def trainers_manners() -> Iterator[None]:
         ".*your dataloader is not resumable.*",  # the sampler is
         ".*`srun` command is available.*",
         ".*GPU available but not used.*",
-        ".*have no `validation_step`.*",  # a part of the data may be named that no method of images looks at
     ]
     with warnings.catch_warnings():
         for hint in hints:

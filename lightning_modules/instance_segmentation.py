@@ -84,6 +84,12 @@ class InstanceSegmentation(LightningModule):
         self.log_dict(said, batch_size=len(batch), prog_bar=True)
         return loss
 
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """Progress only: the same terms on other images. AP is measured on whole data sets, by an evaluation."""
+        terms: dict[str, Tensor] = self.network.losses(self.seen(batch), batch)  # type: ignore[operator]
+        said = {"val/loss": torch.stack(list(terms.values())).sum(), **{f"val/{k}": term for k, term in terms.items()}}
+        self.log_dict(said, batch_size=len(batch), sync_dist=True)
+
     @torch.no_grad()
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """What is found in each image, the best first, masks at the size of its file."""

@@ -120,7 +120,10 @@ class MaskRCNN(nn.Module):
         """
         sizes, targets = shapes(batch.size), self.targets(batch, image.device)
         maps = self.pyramid(self.backbone(image))
+        # torchvision's answers losses in training alone, and differs in nothing else but the number of its proposals.
+        training, self.rpn.training = self.rpn.training, True
         proposals, of_proposals = self.rpn(ImageList(image, sizes), named(maps), targets)
+        self.rpn.training = training
         proposals, matched, labels, deltas = self.heads.select_training_samples(proposals, targets)
         class_logits, box_deltas = self.boxes(maps, proposals)
         every_label = torch.cat(labels)

@@ -445,3 +445,12 @@ def test_a_training_goes_on_from_a_checkpoint_with_what_it_would_have_seen(many)
     """11 images in batches of 4: two steps an epoch; the third is in the middle of the second."""
     whole = fitted(many, kept=many / "third.ckpt")
     assert fitted(many, start=many / "third.ckpt") == whole[3:]
+
+
+def test_validation_shows_images_with_objects_as_at_test_and_what_is_true_of_them(root):
+    data, _ = module(root, val=[NAME])
+    batches = list(data.val_dataloader())
+    assert [batch.position.tolist() for batch in batches] == [[0], [1]]  # of four images two have objects
+    assert [len(batch.masks[0]) for batch in batches] == [2, 1]
+    again = list(data.val_dataloader())
+    assert all(torch.equal(a.image, b.image) and torch.equal(a.masks[0], b.masks[0]) for a, b in zip(batches, again))
