@@ -33,6 +33,7 @@ from tests.bench.exits import exits_figures
 from tests.bench.guidance import guidance_figures
 from tests.bench.images import image_figures
 from tests.bench.indexing import index_figures
+from tests.bench.instances import instance_figures
 from tests.bench.iteration import COCO_OBJECTS, iteration_figures
 from tests.bench.loader import loader_figures
 from tests.bench.measure import Figure
@@ -70,12 +71,13 @@ class Workload:
 
 SECTIONS: dict[str, Callable[[Workload], Iterator[Figure]]] = {
     "loader": lambda load: loader_figures(load.encoded, load.passes, load.loaded),
-    "guidance": lambda load: guidance_figures(2 * load.passes),
     "images": lambda load: image_figures(load.small, load.passes, load.loaded),
+    "guidance": lambda load: guidance_figures(2 * load.passes),
     "attention": lambda load: attention_figures(load.passes, load.crop, load.crop),
     "exits": lambda load: exits_figures(load.small, load.scratch, load.passes, load.crop),
     "clicks": lambda load: click_figures(load.frames, load.passes, load.crop),
     "iteration": lambda load: iteration_figures(load.objects, load.passes, load.remembered),
+    "instances": lambda load: instance_figures(load.scratch, min(5_000, load.many // 100)),
     "solov2": lambda load: solov2_figures(load.passes, load.crop),
     "memory": lambda load: memory_figures(load.small, load.frames, load.scratch, load.many),
     "index": lambda load: index_figures(
