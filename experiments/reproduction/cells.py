@@ -253,10 +253,6 @@ def complete(table: Table, cells: Iterable[Cell]) -> tuple[Cell, ...]:
                 )
             elif key in given:
                 found.append(given[key])
-            elif column.name not in row.cells and row.cells and row.published.get(column.name) is None:
-                found.append(
-                    Cell(row.label, column.name, column.unit, published=None, state=QUOTED)
-                )  # nothing is asked
             else:
                 why = "left out" if column.name in row.cells else "the table file does not say yet what to run"
                 found.append(not_run(table, *key, why))

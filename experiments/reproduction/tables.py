@@ -52,6 +52,14 @@ class Row:
     setting: Mapping[str, Any] = field(default_factory=dict)
     cells: Mapping[str, RunSpec | Pair] = field(default_factory=dict)
 
+    def asks(self, column: Column) -> bool:
+        """Whether this cell is to be measured: of an own row all but given columns, and those that mean nothing in it.
+
+        A fully supervised model has no retention rate: the paper prints none, and other cells alone say what is run.
+        """
+        meaningless = self.cells and column.name not in self.cells and self.published.get(column.name) is None
+        return self.own and not column.given and not meaningless
+
     @property
     def unverified(self) -> bool:
         """True where the published values come from memory or from second hand, as the source says."""
@@ -82,7 +90,7 @@ class Table:
     @property
     def to_measure(self) -> tuple[tuple[Row, Column], ...]:
         """The cells that the suite should measure, in reading order."""
-        return tuple((row, column) for row in self.rows if row.own for column in self.columns if not column.given)
+        return tuple((row, column) for row in self.rows for column in self.columns if row.asks(column))
 
 
 def load_table(ref: str) -> Table:
