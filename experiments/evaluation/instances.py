@@ -62,6 +62,7 @@ class Instances(Protocol):
     )
     settings = InstanceSettings
     files = (DETECTIONS, TRUTH)
+    by_object = False
 
     def checked(self, config: Tree) -> None:
         """See Protocol."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from datamodules.words import data_set_in_words
-from experiments.evaluation.protocols import STUDIES
+from experiments.evaluation.protocols import STUDIES, protocol
 from experiments.reproduction.claims import Claim, Side
 from experiments.reproduction.plan import Conditions, NoData, check_data, evaluation_node
 from experiments.runs.node import Node
@@ -43,6 +43,10 @@ def evaluations_of(side: Side, conditions: Conditions, seeds: Sequence[int]) -> 
     assert spec is not None
     if spec.protocol in STUDIES:
         raise NoData(f"{side.name} is a study of points, which has no value for each object; its table shows it")
+    if not protocol(spec.protocol).by_object:
+        raise NoData(
+            f"{spec.metric} of {side.name} is a value of a whole data set, not of a single object; see its table"
+        )
     found: Evaluations = {}
     for number, seed in enumerate(seeds):
         for one in spec.repeated:

@@ -127,7 +127,7 @@ def test_the_command_makes_what_is_missing_and_writes_the_page(here, capsys):
     ]
     page = (folder / "claims.md").read_text()
     assert "This is no reproduction of a published number" in page.split("## Claims")[0]
-    assert "not tested: exits-6 says not yet what to run" in page
+    assert "is a value of a whole data set, not of a single object" in page
     assert (folder / "forest-percent.png").exists()
     assert "forest-percent.png" in page
     assert "objects/" in page

@@ -143,8 +143,9 @@ def test_rows_without_a_cell_say_why(runs):
     states = {cell.row: (cell.state, cell.reason) for cell in result(runs, [], table=load_table("dextr-6")).cells}
     assert states["KernelCut"] == ("quoted", "")
     assert states["Ours"] == ("not run", "left out")
-    cells = result(runs, [], table=load_table("exits-6")).cells
-    assert {cell.reason for cell in cells} == {"the table file does not say yet what to run"}
+    cells = result(runs, [], table=load_table("dextr-fig6")).cells
+    own = [cell for cell in cells if cell.state != "quoted"]
+    assert {cell.reason for cell in own} == {"the table file does not say yet what to run"}
 
 
 CLICKS, TARGET = load_table("dextr-9"), "clicks_PASCAL_85"
