@@ -61,8 +61,8 @@ class Protocol(ABC):
     `metrics`: what it measures; a table's cell shows the first unless it names another. `settings`: a dataclass of what
     it reads of a recipe's section `evaluation`. `behaviour`: raised when a fix changes results. `elsewhere`: the
     protocol of a run on other data sets, where that is another one. `files`: what its scorer writes beside the rows,
-    from which metrics are computed, too: a record has their digests. `by_object`: whether its rows say what every single
-    object reaches, so that two runs can be set against each other object by object.
+    from which metrics are computed, too: a record has their digests. `by_object`: whether its rows say what every
+    single object reaches, so that two runs can be set against each other object by object.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
