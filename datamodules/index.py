@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.clicks.vertices import row_ends
+from datamodules.clicks.errors import row_ends
 from datamodules.columns import OPTIONAL, StoredColumns, Strings, gathered, joined_offsets, object_ids, offsets_of
 from datamodules.images import read_image
 from datamodules.mask_pictures import read_strength

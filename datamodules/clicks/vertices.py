@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules import geometry
-from datamodules.clicks.distance import as_bytes
-from datamodules.clicks.errors import Pixels, binary
+from datamodules.clicks.errors import row_ends
 from datamodules.clicks.points import EXTREME_KINDS, Clicked, SimulatedPoints, Target
 from datamodules.ranges import Range
 
@@ -52,22 +50,6 @@ def vertex_extremes(outline: NDArray, tolerance: float = 0.02) -> NDArray[np.flo
         walked = along[first + 1 - _steps(places[first::-1], reach) : first + _steps(places[first:], reach)]
         point[axis], point[1 - axis] = places[first], np.floor((walked.max() + walked.min()) / 2)
     return np.trunc(points).astype(np.float32)
-
-
-def row_ends(mask: NDArray) -> Pixels:
-    """The first and the last pixel of each row of a mask (H, W) that has any, (2 * rows, 2) as (x, y), by rows.
-
-    To `vertex_extremes` they are all pixels by rows: what lies between them is in reach of a side when they are, and
-    never outermost alone. A large mask has 200,000 pixels, and fewer than 1,000 ends.
-    """
-    x, y, width, height = cv2.boundingRect(as_bytes(binary(mask)))
-    window = binary(mask)[y : y + height, x : x + width]
-    rows = np.flatnonzero(window.any(axis=1))
-    window = window[rows]
-    if not len(rows):
-        return np.zeros((0, 2), np.int64)
-    ends = np.stack([window.argmax(axis=1), width - 1 - window[:, ::-1].argmax(axis=1)], axis=1) + x
-    return np.stack([ends.ravel(), np.repeat(rows + y, 2)], axis=1)
 
 
 def _steps(places: NDArray, reach: float) -> int:

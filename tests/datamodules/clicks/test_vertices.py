@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from datamodules import geometry
-from datamodules.clicks.errors import pixels_of
+from datamodules.clicks.errors import pixels_of, row_ends
 from datamodules.clicks.extreme import tight_box
 from datamodules.clicks.points import EXTREME_KINDS, Target
-from datamodules.clicks.vertices import VertexPoints, onto_crop, row_ends, vertex_extremes
+from datamodules.clicks.vertices import VertexPoints, onto_crop, vertex_extremes
 from datamodules.keys import rng
 from tests.conftest import GOLDEN, disc, square
 
