@@ -65,12 +65,12 @@ class InstanceScorer(Scorer):
         return {"upload": self.truth.upload} if self.truth.upload else {}
 
     def loader(self, rank: int, processes: int) -> DataLoader:
-        """Whole batches dealt out to the processes."""
-        data, asked = self.config["data"]["init_args"], self.config["evaluation"]
+        """One image at a time: what a network finds may hang on the grid that images of a batch share."""
+        data = self.config["data"]["init_args"]
         return image_evaluation_loader(
             self.truth.images,
             build_part(Resizing, data["test_resize"]),
-            batch_size=asked["batch_size"],
+            batch_size=1,
             workers=data["workers"],
             rank=rank,
             processes=processes,

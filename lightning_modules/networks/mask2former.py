@@ -70,6 +70,8 @@ class Mask2Former(nn.Module):
         score_threshold: objects with a lower score are left out.
     """
 
+    mask_threshold = 0.5  # of the probability: where its logit is above 0
+
     def __init__(
         self,
         num_classes: int,

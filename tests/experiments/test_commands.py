@@ -281,3 +281,8 @@ def test_a_run_is_used_where_it_is_found_and_without_its_training_data(here, fin
     (moved / "record.json").write_text(json.dumps(told))
     evaluate.main(["--run", str(moved), "--data", "{name: berkeley, limit: 3}"])
     assert "mean_iou" in capsys.readouterr().out
+
+
+def test_a_command_starts_without_transformers_which_one_network_alone_needs():
+    script = "import sys, experiments.fit; sys.exit('transformers' in sys.modules or 'torchmetrics' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2]).returncode == 0
