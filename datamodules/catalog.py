@@ -113,7 +113,9 @@ def missing_sources(data_set: DataSet, data_root: Path | str | None = None) -> l
 def how_to_get(data_set: DataSet, data_root: Path | str | None = None) -> str:
     """What to fetch, where to put it and which variable to set, as one clause."""
     place = f"in {root_of(data_set, data_root)}"
-    if data_set.variable:
+    if data_root is not None:
+        place += " (data.root, which the recipe's profile or --data.root says, comes before variables)"
+    elif data_set.variable:
         place += f" (that is {data_set.folder} below DATA_ROOT; or set {data_set.variable} to another folder)"
     return f"fetch {data_set.fetch}, and lay it out as {data_set.layout} {place}"
 

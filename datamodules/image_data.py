@@ -122,6 +122,11 @@ class ImageData(TrainingStream):
         """Lightning's hook: the images with objects, with what is true of them; nothing is validated without `val`."""
         if not self.val:
             return []
+        if (found := category_names(self.val, self.root)) != self.categories:
+            raise ValueError(
+                f"data.val has categories {', '.join(found[:3])} ..., training {', '.join(self.categories[:3])} ...: "
+                "labels are places in these lists, which must be the same; measure AP by an evaluation instead"
+            )
         trainer, images = self._attached(), training_images(self.val, self.root, self.seed)
         samples = ImageSamples(images, self.test_resize, train=False, truth=True)
         sampler = EvaluationSampler(len(samples), self.val_batch_size, trainer.global_rank, trainer.world_size)

@@ -26,8 +26,8 @@ class ImageSamples(Dataset):
 
     In training an image is resized and flipped as drawn, and carries the objects of which its view shows a pixel. One
     that cannot be read, or whose masks cannot, is replaced by the next of the index that can, with one warning per
-    file. At test nothing is drawn, an image carries objects only where their `truth` is asked for, and an unreadable
-    one is an error that names it.
+    file. At test nothing is drawn, an image carries no objects, and an unreadable one is an error that names it; with
+    `truth`, to validate, it carries them, and is replaced as in training.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class ImageSamples(Dataset):
     def __getitem__(self, key: tuple[int, int, int] | int) -> ImageSample:
         if not self.train:
             position = int(key) if not isinstance(key, tuple) else key[1]
-            image = read_image(self.images.path(position), self.images.size(position))
-            return self._sample(position, image, self._masks(position) if self.truth else None)
+            if self.truth:
+                return self._sample(*self._readable(position))
+            return self._sample(position, read_image(self.images.path(position), self.images.size(position)))
         epoch, position, copy = key if isinstance(key, tuple) else (0, key, 0)
         position, image, masks = self._readable(position)
         draw = rng(self.seed, epoch, int(self.images.keys[position]), copy)
@@ -76,7 +77,7 @@ class ImageSamples(Dataset):
                 failed = error
                 if not self._said[place]:
                     self._said[place] = 1
-                    warnings.warn(f"{failed}; training sees another image in its place", stacklevel=2)
+                    warnings.warn(f"{failed}; another image is seen in its place", stacklevel=2)
         raise ValueError(f"{step + 1} images one after the other cannot be read, the last since: {failed}")
 
     def _masks(self, position: int) -> MaskRuns:

@@ -43,7 +43,8 @@ class TrainingStream(LightningDataModule):
             divisors = ", ".join(str(n) for n in range(1, self.batch_size + 1) if self.batch_size % n == 0)
             raise ValueError(
                 f"data.batch_size {self.batch_size} does not split over {processes} processes x {accumulated} "
-                f"accumulated passes; their product can be {divisors}"
+                f"accumulated passes; their product can be {divisors}: set "
+                "trainer.devices and trainer.accumulate_grad_batches so"
             )
         return {
             "batch_size": self.batch_size,

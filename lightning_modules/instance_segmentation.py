@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from datamodules.instances import ImageBatch
 from lightning_modules.networks.detections import Detections
+from lightning_modules.networks.statistics import KeepsStatistics
 from lightning_modules.schedules import Constant, Warmup, stepped
 
 
@@ -60,6 +61,12 @@ class InstanceSegmentation(LightningModule):
         """The images as the network sees them, (B, 3, H, W) float32."""
         image = (batch.image.float() - self.image_mean) / self.image_std
         return image * own_pixels(batch.size, image) if self.zero_beyond else image
+
+    def setup(self, stage: str) -> None:
+        """Let all of a backbone learn that nobody has trained: frozen stages of a random start would stay random."""
+        backbone = getattr(self.network, "backbone", None)
+        if stage == "fit" and isinstance(backbone, KeepsStatistics) and not backbone.loaded:
+            backbone.requires_grad_(True)
 
     def on_fit_start(self) -> None:
         """Raises ValueError where the network has another number of classes than the data."""

@@ -84,7 +84,10 @@ def _passes(at_once: int, *, _root_: Any) -> int:
     1 where the batch does not split over the processes: the data say so, and what does split.
     """
     trainer, batch = _root_.trainer, int(_root_.data.init_args.batch_size)
-    processes = (trainer.devices if isinstance(trainer.devices, int) else 1) * trainer.num_nodes
+    import torch  # reading a recipe does without
+
+    devices = int(trainer.devices) if str(trainer.devices).isdigit() else max(1, torch.cuda.device_count())  # auto, -1
+    processes = devices * trainer.num_nodes
     possible = [n for n in range(1, batch + 1) if batch % (processes * n) == 0]
     return next((n for n in possible if batch // (processes * n) <= at_once), 1)
 

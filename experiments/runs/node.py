@@ -281,7 +281,12 @@ class Found:
 
 
 def _file_of(run: Node) -> Path:
-    """The list of a `select` run, the masks of a `label` run."""
+    """The list of a `select` run, the masks of a `label` run. Raises ValueError for a run that makes neither."""
+    if run.kind not in NAMING:
+        raise ValueError(
+            f"run {run.hash} is no `label` run but one of kind {run.kind!r}, and its masks are asked for: make labels "
+            f"with `python -m experiments.label --run {run.hash}`, and name the run that this prints"
+        )
     return run.folder.path / NAMING[run.kind][1]
 
 

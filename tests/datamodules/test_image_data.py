@@ -300,7 +300,7 @@ def test_a_broken_image_is_replaced_by_the_next_and_named_once(many):
     images = training_images([NAME], many)
     broken.write_bytes(b"no image")
     samples = ImageSamples(images, ShortSide([12, 16]), train=True)
-    with pytest.warns(UserWarning, match=f"{broken} cannot be decoded.*training sees another image in its place"):
+    with pytest.warns(UserWarning, match=f"{broken} cannot be decoded.*another image is seen in its place"):
         first = samples[0, 2, 0]
     assert first.position == 3
     assert digest([collate_images([first])]) == digest([collate_images([samples[0, 3, 0]])])
@@ -454,3 +454,11 @@ def test_validation_shows_images_with_objects_as_at_test_and_what_is_true_of_the
     assert [len(batch.masks[0]) for batch in batches] == [2, 1]
     again = list(data.val_dataloader())
     assert all(torch.equal(a.image, b.image) and torch.equal(a.masks[0], b.masks[0]) for a, b in zip(batches, again))
+
+
+def test_a_broken_image_of_the_validation_costs_no_training(many):
+    (many / "coco" / "train2017" / f"{2:012d}.jpg").write_bytes(b"no image")
+    data, _ = module(many, val=[NAME])
+    with pytest.warns(UserWarning, match="another image is seen in its place"):
+        batches = list(data.val_dataloader())
+    assert len(batches) == 11

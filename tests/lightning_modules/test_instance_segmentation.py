@@ -159,3 +159,14 @@ def test_each_network_learns_validates_and_detects_in_one_story(name):
     found = model.eval().detect(batch)
     assert [each.masks.shape[1:] for each in found] == [tuple(size) for size in batch.original_size.tolist()]
     assert all((each.scores.diff() <= 0).all() for each in found)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_stages_are_frozen_where_somebody_has_trained_them(trained):
+    network = SOLOv2("resnet10t.c3_in1k", 3, channels=16, tower=16, blocks=1, kernels=8, mask_channels=8, norm_groups=4)
+    network.backbone.loaded = trained  # by weights of ImageNet, or by the run that this one starts from
+    model = InstanceSegmentation(network, sgd)
+    model.setup("fit")
+    learning = {name for name, weight in network.backbone.named_parameters() if weight.requires_grad}
+    assert any(name.startswith("layer2") for name in learning)
+    assert any(name.startswith("layer1") for name in learning) is not trained
