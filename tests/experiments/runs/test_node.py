@@ -4,7 +4,7 @@ import copy
 import json
 import sys
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
@@ -29,7 +29,7 @@ from experiments.runs.identity import (
     without_starts,
 )
 from experiments.runs.models import load_model, read_run
-from experiments.runs.node import Node, kind_of
+from experiments.runs.node import Node, _file_of, kind_of
 from experiments.runs.older import older_runs
 from experiments.runs.reading import load_node
 from experiments.training.train import check_roles, take_parents
@@ -234,3 +234,11 @@ def test_a_data_class_without_single_objects_says_so():
     images = {"class_path": "somewhere.WholeImages", "init_args": {"train": []}}
     with pytest.raises(ValueError, match="WholeImages shows no single objects"):
         sample_recipe({**config, "data": images})
+
+
+def test_a_run_that_makes_no_labels_is_not_asked_for_masks():
+    training = SimpleNamespace(kind="train", hash="0123456789abcdef")
+    with pytest.raises(
+        ValueError, match=r"no `label` run .* 'train'.* experiments.label --run 0123456789"
+    ):
+        _file_of(training)
