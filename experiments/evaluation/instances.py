@@ -10,7 +10,7 @@ detections.json is what is uploaded.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -30,6 +30,17 @@ from lightning_modules.metrics.average_precision import COCO_MOST, LVIS_MOST, co
 
 KINDS = ("", "50", "75", "_small", "_medium", "_large", "_rare", "_common", "_frequent")
 NAMES = tuple(f"ap{kind}" for kind in KINDS)
+PARTS = {
+    "ap_rare": "APr",
+    "ap_common": "APc",
+    "ap_frequent": "APf",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+}
+PARTS_IN_WORDS = (
+    "In per cent. LVIS' rare, common, frequent categories; objects below 32 x 32 pixels, to 96 x 96, above."
+)
 FEW = 30  # classes, up to which each has its AP in a record
 
 
@@ -144,17 +155,20 @@ class Instances(Protocol):
         return DASH, f"the data have no object that {name} is about"
 
     def grids(self, measured: Measured) -> Iterator[Grid]:
-        """See Protocol: the AP of each class, where they are few."""
-        by_row: dict[str, dict[str, list[float]]] = {}
-        for row, seeds in measured.items():
-            for metrics in seeds:
-                for name, ap in metrics.items():
-                    if name.startswith("ap@") and ap is not None:
-                        by_row.setdefault(row, {}).setdefault(name.removeprefix("ap@"), []).append(100 * ap)
-        if by_row:
-            classes = dict.fromkeys(name for found in by_row.values() for name in found)
-            lines = tuple((name, *(_spread(found.get(name)) for found in by_row.values())) for name in classes)
-            yield Grid("Mask AP of each class", ("Class", *by_row), lines, "In per cent.", tuple(by_row))
+        """See Protocol: AP by frequency and size, as far as the data have such objects; of each class, where few."""
+        found = {
+            row: [metrics for metrics in seeds if metrics.get("ap") is not None] for row, seeds in measured.items()
+        }
+        models = {row: seeds for row, seeds in found.items() if seeds}
+        metrics = dict.fromkeys(n for seeds in models.values() for m in seeds for n, ap in m.items() if ap is not None)
+        if kinds := [name for name in PARTS if name in metrics]:
+            header = ("AP", *(PARTS[name] for name in kinds))
+            lines = [(row, *(_spread(seeds, name) for name in ("ap", *kinds))) for row, seeds in models.items()]
+            yield Grid("Mask AP by frequency and size", ("Model", *header), tuple(lines), PARTS_IN_WORDS, header)
+        if classes := [name for name in metrics if name.startswith("ap@")]:
+            rows = tuple(row for row, seeds in models.items() if any(name in m for m in seeds for name in classes))
+            lines = [(name.removeprefix("ap@"), *(_spread(models[row], name) for row in rows)) for name in classes]
+            yield Grid("Mask AP of each class", ("Class", *rows), tuple(lines), "In per cent.", rows)
 
 
 def labels_in(categories: tuple[str, ...], run: Node, model: Any) -> list[int]:
@@ -175,7 +189,7 @@ def labels_in(categories: tuple[str, ...], run: Node, model: Any) -> list[int]:
         other = [*(name for name in classes if name not in categories), *(n for n in categories if n not in classes)]
         what = f"the first that only one of them has is {other[0]!r}" if other else "names are used twice"
         raise ValueError(
-            f"run {run.hash} was trained on {len(classes)} classes, these data have {len(categories)} others: {what}; "
+            f"run {run.hash} was trained on {len(classes)} classes, these data have {len(categories)}: {what}; "
             "evaluate it on data with its own classes"
         )
     return [categories.index(name) for name in classes]
@@ -203,7 +217,7 @@ def _percent(share: float | None) -> str:
     return DASH if share is None else f"{100 * share:.1f}"
 
 
-def _spread(values: list[float] | None) -> str:
-    if not values:
-        return DASH
-    return spread_text((fmean(values), stdev(values) if len(values) > 1 else None), 1)
+def _spread(seeds: Sequence[Metrics], name: str) -> str:
+    """A share over seeds, in per cent."""
+    values = [100 * metrics[name] for metrics in seeds if metrics.get(name) is not None]
+    return spread_text((fmean(values), stdev(values) if len(values) > 1 else None) if values else None, 1)

@@ -138,6 +138,16 @@ def evaluated(here, drawn_file):
     return run
 
 
+def as_lvis(file: Path) -> None:
+    """Give a truth LVIS' fields; all of its categories are rare."""
+    tree = json.loads(file.read_text())
+    for category in tree["categories"]:
+        category["frequency"] = "r"
+    for image in tree["images"]:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    file.write_text(json.dumps(tree))
+
+
 def scorer_of(node: Node, folder: Path) -> InstanceScorer:
     scorer = Instances().scorer(node, folder)
     scorer.model.eval()
@@ -227,7 +237,7 @@ def test_a_run_is_evaluated_on_other_data_with_its_classes_in_whatever_order_and
     assert "mask AP 100.0" in said
     assert "of 7 images" in said
     fewer = draw(here / "fewer", names=("dog", "horse"))
-    with pytest.raises(ValueError, match=r"was trained on 2 classes, these data have 2 others: .* has is 'cat'"):
+    with pytest.raises(ValueError, match=r"was trained on 2 classes, these data have 2: .* has is 'cat'"):
         evaluate.main(["--run", run, "--data", f"coco_json:{fewer}"])
     with pytest.raises(ValueError, match="--threshold is of the probability of a mask"):
         evaluate.main(["--run", run, "--data", f"coco_json:{other}", "--threshold", "0.5"])
@@ -323,13 +333,7 @@ def test_the_style_is_the_datas_unless_it_is_said(evaluated, tmp_path):
     assert how.summarise(rows, InstanceSettings(most=1))["ap"] < how.summarise(rows, InstanceSettings())["ap"]
     with pytest.raises(ValueError, match="has no neg_category_ids and frequency"):
         how.summarise(rows, InstanceSettings("lvis"))
-    file = rows.parent / "truth.json"
-    tree = json.loads(file.read_text())
-    for category in tree["categories"]:
-        category["frequency"] = "r"
-    for image in tree["images"]:
-        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
-    file.write_text(json.dumps(tree))
+    as_lvis(rows.parent / "truth.json")
     assert how.summarise(rows, InstanceSettings())["ap_rare"] == pytest.approx(1)
     assert how.summarise(rows, InstanceSettings("coco"))["ap_rare"] == pytest.approx(1)
 
@@ -346,13 +350,42 @@ def test_a_report_says_what_was_kept_and_shows_each_class(evaluated):
     assert limits["score threshold"] == "0.05"
     assert limits["mask threshold"] == "0.5"  # where the recipe is silent, the class' own
     assert limits["detections kept per image"] == "300"
-    (grid,) = how.grids({"A": [record["metrics"], record["metrics"]], "B": [{"ap": 0.5}]})
+    *_, grid = how.grids({"A": [record["metrics"], record["metrics"]], "B": [{"ap": 0.5}]})
     assert grid.header == ("Class", "A")
     assert grid.lines == (("cat", "100.0 ± 0.0"), ("dog", "100.0 ± 0.0")) or dict(grid.lines)["dog"] == "100.0 ± 0.0"
     assert not list(how.grids({"B": [{"ap": 0.5}]}))
     assert how.measures(InstanceSettings()) >= {"ap", "ap75", "ap_rare", "detections_per_image"}
     assert how.metric("ap@dog").scale == 100
     assert how.metric("detections_per_image").scale == 1
+
+
+def test_a_report_shows_ap_by_frequency_and_size_as_far_as_the_data_have_such_objects():
+    lvis = {"ap": 0.25, "ap_rare": 0.125, "ap_common": 0.25, "ap_frequent": 0.5, "ap_small": 0.1, "ap_large": None}
+    other = {**lvis, "ap_rare": 0.0, "ap_common": None}
+    (grid,) = Instances().grids({"A": [lvis, {**lvis, "ap_rare": 0.375}], "B": [other], "C": [{"ap": None}]})
+    assert grid.title == "Mask AP by frequency and size"
+    assert grid.header == ("Model", "AP", "APr", "APc", "APf", "AP small")  # nobody has large ones, or medium
+    assert grid.lines == (
+        ("A", "25.0 ± 0.0", "25.0 ± 17.7", "25.0 ± 0.0", "50.0 ± 0.0", "10.0 ± 0.0"),
+        ("B", "25.0", "0.0", DASH, "50.0", "10.0"),
+    )
+
+
+@pytest.mark.parametrize("style", ["coco", "lvis"])
+def test_a_network_that_finds_nothing_anywhere_has_an_ap_of_0(evaluated, style, capsys):
+    record = evaluated(least=10_000)
+    run = find_run(record["run"])
+    assert json.loads((run.path / "detections.json").read_text()) == []
+    assert len(list(read_rows(run.path / "rows.csv"))) == 0
+    metrics = record["metrics"]
+    if style == "lvis":
+        as_lvis(run.path / "truth.json")
+        metrics = Instances().summarise(run.path / "rows.csv", InstanceSettings("lvis"))
+        assert metrics["ap_rare"] == 0
+    assert [metrics[name] for name in ("ap", "ap50", "ap75", "ap@dog", "ap@cat", "detections")] == [0] * 6
+    assert "mask AP 0.0 (AP50 0.0, AP75 0.0), 0.0 detections on each of 5 images" in capsys.readouterr().out
+    assert "ap_small" not in Instances().table({**metrics, "ap_small": None}, InstanceSettings())
+    assert next(iter(Instances().grids({"A": [metrics]}))).lines[0][:2] == ("A", "0.0")
 
 
 def wrong_files(tmp_path):
