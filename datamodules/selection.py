@@ -139,15 +139,20 @@ def open_objects(
     parts = []
     for selection in map(Selection.of, [specs] if isinstance(specs, (str, Mapping)) else specs):
         index = _select(open_index(selection.name, root), selection, seed)
-        if selection.labelled is not None:
-            index = labelled(index, selection.labelled)
         kept = find(selection.name).upload
         if kept and not images_alone:
             raise ValueError(f"{selection.name} lists images without annotations, which are kept at {kept}")
         if not len(index) and not kept:
-            raise ValueError(f"{selection} leaves no object")
-        parts.append(index)
+            raise ValueError(_no_object(selection))
+        parts.append(index if selection.labelled is None else labelled(index, selection.labelled))
     return parts[0] if len(parts) == 1 else concatenate(parts, "+".join(part.dataset for part in parts))
+
+
+def _no_object(selection: Selection) -> str:
+    """A sentence on what a selection was made by, where nothing is left."""
+    values = [(field.name, getattr(selection, field.name), field.default) for field in fields(selection)]
+    said = [f"{key}={value}" for key, value, default in values[1:] if key != "labelled" and value != default]
+    return f"{selection.name} with {', '.join(said)} leaves no object" if said else f"{selection.name} has no object"
 
 
 def _select(index: ObjectIndex, selection: Selection, seed: int) -> ObjectIndex:

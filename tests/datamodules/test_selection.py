@@ -83,7 +83,7 @@ def test_pascal_has_twenty_classes_under_either_name(data_root):
     index = open_objects([{"name": "pascal/val", "categories": "sheep"}])
     assert [index.categories[place] for place in index.category] == ["sheep"]
     assert names([{"name": "pascal/val", "categories": "pascal"}]) == ["a/1"]
-    with pytest.raises(ValueError, match=r"categories='not_pascal'.* leaves no object"):
+    with pytest.raises(ValueError, match=r"^pascal/val with categories=not_pascal leaves no object$"):
         open_objects([{"name": "pascal/val", "categories": "not_pascal"}])
 
 
@@ -110,8 +110,17 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(squares):
 
 
 def test_a_selection_of_nothing_is_refused(squares):
-    with pytest.raises(ValueError, match=r"min_area=1000.*leaves no object"):
-        open_objects([{"name": squares, "min_area": 1000}])
+    with pytest.raises(ValueError, match=rf"^{squares} with min_area=1000, every=2 leaves no object$"):
+        open_objects([{"name": squares, "min_area": 1000, "every": 2, "limit": 0}])
+    with pytest.raises(ValueError, match=rf"^{squares} with min_area=1000 leaves no object$"):
+        open_objects([{"name": squares, "min_area": 1000, "labelled": "labels.json"}])
+
+
+def test_data_without_any_object_are_refused_by_their_name_alone(squares, monkeypatch):
+    empty = open_objects([squares]).select(np.zeros(0, np.int64))
+    monkeypatch.setattr("datamodules.selection.open_index", lambda *_: empty)
+    with pytest.raises(ValueError, match=rf"^{squares} has no object$"):
+        open_objects([squares])
 
 
 def test_an_image_whose_mask_is_empty_lists_no_object(squares, tmp_path):
