@@ -16,9 +16,9 @@ from pycocotools import mask as coco_mask
 
 from datamodules import cache
 from datamodules.columns import Strings, offsets_of
-from datamodules.index import MaskKind, ObjectIndex, check_unique
+from datamodules.index import MaskKind, ObjectIndex
 from datamodules.readers.coco_lists import Annotations, column
-from datamodules.readers.coco_values import is_crowd
+from datamodules.readers.coco_values import UNREADABLE, is_crowd, mapping, unusable, whole_number
 from datamodules.readers.json_stream import list_elements
 
 MEASURED = 10_000  # masks are measured so many at a time
@@ -81,18 +81,20 @@ def open_labels(file: Path) -> ObjectIndex:
 
 
 def _read_labels(file: Path) -> ObjectIndex:
-    annotations, object_ids = Annotations(), array("q")
+    annotations, object_ids, seen = Annotations(), array("q"), 0
     for key, entry in list_elements(file):
         if key != "annotations":
             continue
+        seen += 1
         try:
-            if entry.get("iscrowd") and is_crowd(entry):
+            if mapping(entry).get("iscrowd") and is_crowd(entry):
                 continue
             annotations.add(entry)
-            object_ids.append(entry["object_id"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            what = f"has no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{file} is not the labels.json of a label run: an annotation {what}") from None
+            number = entry.get("object_id")
+            object_ids.append(number if type(number) is int else whole_number(entry, "object_id"))
+        except UNREADABLE as error:
+            who, why = unusable("annotation", entry, seen, error)
+            raise ValueError(f"{file} is not the labels.json of a label run: {who}: {why}") from None
     if annotations.wrong.count:
         raise ValueError(f"{file} is not the labels.json of a label run: {annotations.wrong.first}")
     if not len(annotations.ids) or len(annotations.ids) != len(object_ids):
@@ -101,11 +103,12 @@ def _read_labels(file: Path) -> ObjectIndex:
     if (kinds != MaskKind.RLE).any():
         raise ValueError(f"{file} is not the labels.json of a label run: its masks are not run lengths")
     ids = column(object_ids).astype(np.int64)
+    _check_each_once(ids, column(annotations.ids), file)
     offsets = offsets_of(column(annotations.lengths).astype(np.int64))
     rle, rle_sizes = np.frombuffer(annotations.rle, np.uint8), column(annotations.rle_sizes, 2)
     sizes, image = np.unique(rle_sizes, axis=0, return_inverse=True)
     order = np.argsort(ids, kind="stable")
-    index = ObjectIndex(
+    return ObjectIndex(
         dataset=f"labels of {file.parent.name}",
         image_paths=Strings.of([""] * len(sizes)),  # an image stands for all of its size
         image_size=sizes.astype(np.int32),
@@ -119,8 +122,22 @@ def _read_labels(file: Path) -> ObjectIndex:
         mask_range=np.stack([offsets[:-1], offsets[1:]], axis=1)[order],
         rle=rle,
     )
-    check_unique(index)
-    return index
+
+
+def _check_each_once(object_ids: NDArray[np.int64], annotation_ids: NDArray, file: Path) -> None:
+    """Raise ValueError naming annotations that label one object, each (n,) of its annotation."""
+    order = np.argsort(object_ids, kind="stable")
+    again = np.flatnonzero(np.diff(object_ids[order]) == 0)
+    if not len(again):
+        return
+    first = int(again[np.argmin(order[again])])  # in the file's order
+    one, other = annotation_ids[order[first : first + 2]].tolist()
+    more = len(again) - 1
+    others = f", as do {more:,} further annotation{'' if more == 1 else 's'} one labelled before" if more else ""
+    raise ValueError(
+        f"{file}: annotations {one} and {other} label the same object, object_id {object_ids[order[first]]}{others}; "
+        "an object takes one mask: leave one of them, or make the labels again"
+    )
 
 
 def tight_boxes(rle: NDArray[np.uint8], offsets: NDArray[np.int64], sizes: NDArray) -> NDArray[np.int32]:

@@ -142,7 +142,14 @@ def test_labelled_objects_stand_beside_others(tmp_path):
         ([{**entry(IDS[0], OWN[0]), "segmentation": [[0, 0, 4, 0, 4, 4]]}], "its masks are not run lengths"),
         ([entry(IDS[0], OWN[0], iscrowd=1)], "it has no masks, or crowds"),
         ([], "it has no masks, or crowds"),
-        ([entry(IDS[0], OWN[0]), entry(IDS[0], OWN[1])], "lists 1 objects twice"),
+        (
+            [entry(IDS[1], OWN[1]), entry(IDS[0], OWN[0], id=41), entry(IDS[0], OWN[1], id=42)],
+            rf"labels\.json: annotations 41 and 42 label the same object, object_id {IDS[0]}; an object takes one",
+        ),
+        (
+            [entry(k, OWN[0], id=n) for n, k in enumerate([IDS[0], IDS[1], IDS[1], IDS[0], IDS[1]])],
+            rf"annotations 0 and 3 label the same object, object_id {IDS[0]}, as do 2 further annotations one",
+        ),
     ],
 )
 def test_what_labels_nothing_is_refused_in_one_sentence(tmp_path, entries, sentence):
@@ -150,10 +157,30 @@ def test_what_labels_nothing_is_refused_in_one_sentence(tmp_path, entries, sente
         labelled(index_of(OWN), file_of(tmp_path, entries))
 
 
-def test_a_file_of_another_kind_and_none_at_all_are_named(tmp_path):
+def test_a_file_of_another_kind_is_named(tmp_path):
     plain = entry(1, OWN[0])
     del plain["object_id"]
-    with pytest.raises(ValueError, match="an annotation has no 'object_id'"):
-        labelled(index_of(OWN), file_of(tmp_path, [plain]))
+    with pytest.raises(ValueError, match=r"labels\.json is not the .* label run: annotation 1: it has no 'object_id'$"):
+        labelled(index_of(OWN), file_of(tmp_path, [entry(IDS[0], OWN[0]), plain]))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"object_id": None}, "annotation 387: object_id is None, expected a whole number"),
+        ({"object_id": 7.5}, "annotation 387: object_id is 7.5, expected a whole number"),
+        ({"object_id": 2**70}, "annotation 387: "),
+        ({"id": None}, "annotation number 2: id is None, expected a whole number"),
+        ({"image_id": "b"}, "annotation 387: image_id is 'b', expected a whole number"),
+        (None, "annotation number 2: 5 is no entry with keys and values"),
+    ],
+)
+def test_ids_that_are_missing_or_none_name_the_annotation(tmp_path, change, sentence):
+    second = 5 if change is None else {**entry(IDS[1], OWN[1], id=387), **change}
+    with pytest.raises(ValueError, match=f"is not the labels.json of a label run: {sentence}"):
+        labelled(index_of(OWN), file_of(tmp_path, [entry(IDS[0], OWN[0]), second]))
+
+
+def test_no_file_at_all_is_named_with_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m experiments\.label"):
         labelled(index_of(OWN), tmp_path / "none.json")
