@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -73,6 +74,7 @@ class ImageData(TrainingStream):
         self.workers = workers
         self.root = root
         self.seed = seed
+        self.left_out: tuple[str, ...] = ()  # of the training data, in sentences, once they are loaded
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -110,6 +112,9 @@ class ImageData(TrainingStream):
         """Lightning's hook; the sampler is ours, so the trainer must not add a distributed one."""
         share = self._share()
         images = training_images(self.train, self.root, self.seed)
+        self.left_out = images.objects.left_out
+        if self.left_out and share["rank"] == 0:
+            print(f"  training data, left out: {'; '.join(self.left_out)}", file=sys.stderr, flush=True)
         factors = None
         if self.repeat:
             factors = repeat_factors(self.train, self.repeat, self.root, self.seed)[images.rows]

@@ -55,14 +55,20 @@ class ImageIndex:
 def training_images(specs: DataSpecs, root: Path | str | None = None, seed: int = 0) -> ImageIndex:
     """The images with at least one object that can be trained on.
 
-    Left out are objects whose box, or whose mask's own box, has a side of less than a pixel: what a model found nothing
-    of. Crowds and annotations without pixels were left out when the file was listed. Raises ValueError for an object
-    without a category, and when no image is left.
+    Left out, and counted in the objects' `left_out`, is what has a box, or a mask with a box of its own, of a side of
+    less than a pixel: what a model found nothing of. Crowds and annotations without pixels were left out when the file
+    was listed. Raises ValueError for an object without a category, and when no image is left.
     """
     parts = _parts(specs, root, seed)
     index, keys = _joined([(part, image_keys(part)) for _, part in parts])
     sides = np.minimum(*(box[:, 2:] - box[:, :2] + 1 for box in (index.box, index.annotated))).min(axis=1)
-    index = index if (sides >= 1).all() else index.select(sides >= 1)
+    if (sides < 1).any():
+        none = np.flatnonzero(sides < 1)
+        many = f"{len(none):,} object{'' if len(none) == 1 else 's'}"
+        why = (
+            f"{many} whose mask is empty or whose box is below one pixel, the first is {index.native_id[int(none[0])]}"
+        )
+        index = replace(index.select(sides >= 1), left_out=(*index.left_out, why))
     if not len(index):
         raise ValueError(f"no image of {index.dataset} has an object of a pixel or more; there is nothing to train on")
     without = np.flatnonzero(np.asarray(index.category) < 0)

@@ -121,6 +121,7 @@ def train(node: Node, folder: RunFolder, title: str) -> Made | None:
             "first_weights": started,
             "batch_statistics": batch_statistics(cli.model, trainer, data["batch_size"]),
             "said": said(cli.model),
+            "left_out": list(getattr(cli.datamodule, "left_out", ())),
             "devices": {"processes": trainer.world_size, "accelerator": type(trainer.accelerator).__name__},
         },
     )

@@ -204,9 +204,27 @@ def test_an_empty_label_is_no_object_and_its_image_may_be_none(root):
     images = training_images([{"name": NAME, "labelled": file}], root)
     assert len(images) == 1
     assert len(batch_of(images, 0).masks[0]) == 1
+    index = open_objects([NAME], root)
+    why = f"2 objects whose mask is empty or whose box is below one pixel, the first is {index.native_id[0]}"
+    assert images.objects.left_out == ("1 crowd annotations", why)
+    assert images.objects.num_left_out == 3
     nothing = label_file(root, {0: empty, 2: empty}, "empty.json")
     with pytest.raises(ValueError, match="has an object of a pixel or more; there is nothing to train on"):
         training_images([{"name": NAME, "labelled": nothing}], root)
+
+
+def test_a_training_says_once_what_of_its_data_was_left_out(root, capsys):
+    assert training_images([NAME], root).objects.left_out == ("1 crowd annotations",)
+    data, _ = module(root)
+    assert data.left_out == ("1 crowd annotations",)
+    module(root, processes=2, rank=1)
+    assert capsys.readouterr().err.count("training data, left out: 1 crowd annotations\n") == 1
+    spec = {"name": NAME, "labelled": label_file(root, {0: np.zeros(SIZE, np.uint8), 1: rectangle(1, 1, 5, 5)})}
+    few = (
+        "1 object without a pseudo-label",
+        "1 object whose mask is empty or whose box is below one pixel, the first is 0",
+    )
+    assert training_images([spec], root).objects.left_out[1:] == few
 
 
 def test_a_file_of_crowds_alone_and_objects_without_category_are_refused(tmp_path):
