@@ -20,7 +20,7 @@ from datamodules.catalog import find, root_of
 from datamodules.index import ObjectIndex
 from datamodules.readers.coco_joining import on_image, shares_of_an_image
 from datamodules.readers.coco_lists import Boxes, Categories, Images, column
-from datamodules.readers.coco_values import UNREADABLE, is_crowd, whole_number
+from datamodules.readers.coco_values import UNREADABLE, is_crowd, mapping, whole_number
 from datamodules.readers.json_stream import list_elements
 from datamodules.selection import Selection
 from datamodules.sets.coco import own_file
@@ -30,10 +30,11 @@ class Names:
     """The ids of a data set's images, categories and annotations, and their annotated boxes.
 
     By the numbers of the annotation file that the objects were listed from, so that masks can be joined with it;
-    where there is none, by running numbers from 1.
+    where there is none, by running numbers from 1. So are annotations of a file that numbers one of them 0 or below:
+    the official evaluation counts what is matched with annotation 0 as not found.
 
     Args:
-        whole: all objects of the file are meant: images that hold only crowds are listed, too.
+        whole: all objects of the file are meant: its images without any are listed, too.
         crowds_are_objects: then none is copied.
     """
 
@@ -48,11 +49,13 @@ class Names:
         self.listed = np.zeros(index.num_images, bool)
         self.listed[index.image] = True
         self._crowds_on = array("q")  # the image of each crowd
+        self._renumbered = False
+        self._own: dict[str, dict[int, dict[str, Any]]] = {}  # the file's entries, once they were passed
         self.native = source is not None and self._taken_from(source)
         if not self.native or crowds_are_objects:
             self._crowds_on = array("q")
-        if whole:
-            self.listed |= np.isin(self.image_ids, column(self._crowds_on))
+        if whole and self.native:
+            self.listed[:] = True
         self.num_crowds = int(np.isin(column(self._crowds_on), self.image_ids[self.listed]).sum())
         folders = {os.path.dirname(path) for path in index.image_paths}
         self.folder = os.path.commonpath(folders) if folders else ""
@@ -91,6 +94,7 @@ class Names:
         self.image_ids = column(images.ids)[order].astype(np.int64)
         self.category_ids = np.array(category_ids, np.int64)
         self.file_names = [images.names[k] for k in order.tolist()]  # with their folders: the pictures are found again
+        self._renumbered = len(annotations.ids) > 0 and int(column(annotations.ids).min()) < 1
         self._take_boxes(annotations)
         return True
 
@@ -105,20 +109,41 @@ class Names:
         said = (ids[places] == wanted) & on_image(boxes, sizes) & ~shares_of_an_image(*boxes.T)
         self.boxes[said] = boxes[said]
 
+    def entries(self) -> Iterator[Any]:
+        """The annotations of the file, one after the other, as they stand there, whatever they are.
+
+        What it says of the images that are listed and of its categories is taken in passing: of two entries with one id
+        the first counts.
+        """
+        if self.source is None:
+            return
+        wanted = {"images": set(self.image_ids[self.listed].tolist()), "categories": set(self.category_ids.tolist())}
+        own: dict[str, dict[int, dict[str, Any]]] = {key: {} for key in wanted}
+        for key, entry in list_elements(self.source):
+            if key == "annotations":
+                yield entry
+            elif key in own and (number := _number(entry)) in wanted[key]:
+                own[key].setdefault(number, entry)
+        self._own = own
+
     def crowds(self) -> Iterator[dict[str, Any]]:
-        """The file's crowds on the images that are listed, one after the other, as they stand there."""
-        if self.num_crowds and self.source is not None:
-            listed = set(self.image_ids[self.listed].tolist())
-            for key, entry in list_elements(self.source):
-                if key == "annotations" and _image_of_crowd(entry) in listed:
-                    yield entry
+        """The file's crowds on the images that are listed, one after the other, as they stand there.
+
+        Where annotations are numbered anew, these are after the objects.
+        """
+        if self.num_crowds:
+            listed, number = set(self.image_ids[self.listed].tolist()), len(self.index)
+            for entry in self.entries():
+                if _image_of_crowd(entry) in listed:
+                    number += 1
+                    yield {**entry, "id": number} if self._renumbered else entry
 
     def box(self, i: int) -> list[float]:
         """COCO's x, y, width, height; whole numbers without a point."""
         return [int(value) if value == int(value) else value for value in self.boxes[i].tolist()]
 
     def annotation(self, i: int) -> int:
-        return int(self.index.native_id[i]) if self.native else i + 1
+        return int(self.index.native_id[i]) if self.native and not self._renumbered else i + 1
 
     def image(self, k: int) -> int:
         return int(self.image_ids[k])
@@ -126,20 +151,37 @@ class Names:
     def category(self, place: int) -> int:
         return int(self.category_ids[place]) if place >= 0 else 0
 
-    def images(self) -> Iterator[dict[str, Any]]:
-        """Those that hold objects, or crowds that are copied."""
-        for k in np.flatnonzero(self.listed).tolist():
+    def images(self, places: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Those at `places` of the index, or all that are listed: the file's own entries where there is one."""
+        own = self._taken_over("images")
+        for k in np.flatnonzero(self.listed).tolist() if places is None else places:
             height, width = self.index.image_size[k].tolist()
-            path = self.index.image_paths[k]
+            number, path = self.image(k), self.index.image_paths[k]
             name = os.path.relpath(path, self.folder) if self.file_names is None else self.file_names[k]
-            yield {"id": self.image(k), "file_name": name, "height": height, "width": width}
+            yield {**own.get(number, {"id": number, "file_name": name}), "id": number, "height": height, "width": width}
 
     def categories(self) -> Iterator[dict[str, Any]]:
-        """All of the data set, and one for objects without."""
+        """All of the data set, likewise, and one for objects without."""
+        own = self._taken_over("categories")
         for number, name in zip(self.category_ids.tolist(), self.index.categories):
-            yield {"id": number, "name": name}
+            yield {**own.get(number, {"id": number, "name": name}), "id": number}
         if (np.asarray(self.index.category) < 0).any():
             yield {"id": 0, "name": "object"}
+
+    def _taken_over(self, key: str) -> dict[int, dict[str, Any]]:
+        """The file's own entries by their ids, for which it is read again if need be; none where numbers are ours."""
+        if self.native and not self._own:
+            for _ in self.entries():
+                pass
+        return self._own.get(key, {})
+
+
+def _number(entry: Any) -> int | None:
+    """The id of an entry that says one."""
+    try:
+        return whole_number(mapping(entry), "id")
+    except UNREADABLE:
+        return None
 
 
 def _image_of_crowd(entry: Any) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from datamodules.coco_names import Names, write_list
 from datamodules.files import whole_file
 from datamodules.image_index import evaluation_images
 from datamodules.index import MaskKind, ObjectIndex
-from datamodules.readers.coco_values import UNREADABLE, annotation_of, whole_number
-from datamodules.readers.json_stream import list_elements
+from datamodules.readers.coco_values import UNREADABLE, annotation_of
 from datamodules.selection import Selection
 from experiments.composition.tree import Tree
 
@@ -75,22 +75,12 @@ class Truth:
 
     def _copy(self, out: Any) -> None:
         """The file's own lists: of images and categories with one id the first counts, of annotations likewise."""
-        wanted = {self.names.image(k): k for k in self.images.rows.tolist()}
-        images: dict[int, Tree] = {}
-        categories: dict[int, Tree] = {}
+        rows = self.images.rows.tolist()
 
         def annotations() -> Iterator[Tree]:
-            own = _Own(self, wanted)
-            assert self.names.source is not None
-            for key, entry in list_elements(self.names.source):
-                if key == "annotations":
-                    yield from own.taken(entry)
-                elif key in ("images", "categories"):
-                    try:
-                        number = whole_number(entry, "id")
-                    except UNREADABLE:
-                        continue
-                    (images if key == "images" else categories).setdefault(number, {**entry, "id": number})
+            own = _Own(self, {self.names.image(k): k for k in rows})
+            for entry in self.names.entries():
+                yield from own.taken(entry)
             self.left_out = own.left_out
 
         entries = annotations()
@@ -99,18 +89,15 @@ class Truth:
                 raise ValueError(f"{self.names.source} has annotations, where {self.upload} alone should have them")
         else:
             write_list(out, "annotations", entries)
-        write_list(out, "images", (self._sized(images[number], k) for number, k in wanted.items()))
-        named = (categories[number] for number in self.names.category_ids.tolist())
+        write_list(out, "images", self.names.images(rows))
+        named = islice(self.names.categories(), len(self.index.categories))  # no class for objects without
         write_list(out, "categories", named if self.index.categories else [NO_CATEGORY])
-
-    def _sized(self, image: Tree, k: int) -> Tree:
-        height, width = self.whole.image_size[k].tolist()
-        return {**image, "height": height, "width": width}
 
     def _images(self) -> Iterator[Tree]:
         for k in self.images.rows.tolist():
+            height, width = self.whole.image_size[k].tolist()
             name = Path(self.whole.image_paths[k]).name
-            yield self._sized({"id": self.names.image(k), "file_name": name}, k)
+            yield {"id": self.names.image(k), "file_name": name, "height": height, "width": width}
 
     def _drawn(self) -> Iterator[Tree]:
         """Objects of the index, in its order."""

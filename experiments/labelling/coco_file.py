@@ -19,9 +19,10 @@ from experiments.labelling.rows import LabelRow
 def write_labels(file: Path, rows: Iterable[LabelRow], index: ObjectIndex, about: Tree, names: Names) -> None:
     """labels.json from rows in the order of the index, then the crowds: the file is there when it is complete.
 
-    One annotation per object, however many pieces its mask has; `bbox` is the annotated box, `area` that of the mask;
-    `filled` is there, and true, where something stands in for what the network did not find. `empty` lists the objects
-    without a mask, which are no annotations.
+    Images and categories are the annotation file's own entries, with all that they say (LVIS' `neg_category_ids`,
+    `frequency`). One annotation per object, however many pieces its mask has; `bbox` is the annotated box, `area` that
+    of the mask; `filled` is there, and true, where something stands in for what the network did not find. `empty` lists
+    the objects without a mask, which are no annotations.
     """
     empty: list[int] = []
 
@@ -45,8 +46,8 @@ def write_labels(file: Path, rows: Iterable[LabelRow], index: ObjectIndex, about
 
     with whole_file(file) as partial, partial.open("w") as out:
         out.write(f'{{"info": {json.dumps(about)}')
-        write_list(out, "images", names.images())
-        write_list(out, "categories", names.categories())
         write_list(out, "annotations", chain(annotations(), names.crowds()))
+        write_list(out, "images", names.images())  # what the annotation file says of them was read with its crowds
+        write_list(out, "categories", names.categories())
         write_list(out, "empty", empty)
         out.write("\n}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copy2
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from experiments.labelling.requests import label_node
 from experiments.launching.making import execute
 from experiments.runs.naming import LABELS
 from experiments.runs.node import Node, kind_of
-from tests.datamodules.test_coco_names import CROWDS, PIECES, SQUARE, THIN, coco_file
+from lightning_modules.metrics.average_precision import is_lvis
+from tests.datamodules.test_coco_names import CROWDS, PIECES, SQUARE, THIN, coco_file, said_more
 from tests.experiments.labelling.test_labeller import OUTSIDE, Disc, labelling_of, untrained, written
 
 
@@ -72,6 +74,36 @@ def test_crowds_are_copied_as_they_stand_and_their_images_listed_when_all_is_lab
     assert sorted(map(int, labels.native_id)) == [PIECES, THIN, SQUARE]
     again = open_objects([f"coco_json:{node.folder.path / LABELS}?images={drawn_file.parent}"])
     assert sorted(map(int, again.native_id)) == [PIECES, THIN, SQUARE]
+
+
+def test_labels_keep_what_lvis_says_and_list_all_images_of_a_file_that_is_labelled_whole(store, discs, drawn_file):
+    tree = json.loads(drawn_file.read_text())
+    said_more(tree)
+    copy2(drawn_file.parent / "5.png", drawn_file.parent / "6.png")
+    drawn_file.write_text(json.dumps(tree))
+    node = labelled_of(drawn_file)
+    execute(node)
+    made = written(node)
+    assert made["images"] == sorted(tree["images"], key=lambda image: image["id"])
+    assert made["categories"] == tree["categories"]
+    assert is_lvis(made)
+    assert [*made] == ["info", "annotations", "images", "categories", "empty"]
+
+
+def test_labels_of_a_file_with_annotation_0_begin_at_1_and_join_their_objects(store, discs, drawn_file):
+    tree = json.loads(drawn_file.read_text())
+    tree["annotations"][0]["id"] = 0
+    drawn_file.write_text(json.dumps(tree))
+    node = labelled_of(drawn_file)
+    execute(node)
+    entries = written(node)["annotations"]
+    assert [entry["id"] for entry in entries] == [1, 2, 3, 4, 5]
+    own = open_objects([f"coco_json:{drawn_file}"])
+    assert [entry["object_id"] for entry in entries[:3]] == own.object_id.tolist()
+    labels = open_objects([{"name": f"coco_json:{drawn_file}", "labelled": str(node.folder.path / LABELS)}])
+    assert sorted(map(int, labels.native_id)) == [0, PIECES, SQUARE]
+    for i, entry in enumerate(entries[:3]):
+        assert np.array_equal(labels.read_mask(i).mask, coco_mask.decode(entry["segmentation"]))
 
 
 @pytest.mark.parametrize("empty", ["nothing", "box", "quadrilateral"])
