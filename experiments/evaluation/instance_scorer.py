@@ -18,9 +18,11 @@ from datamodules.instances import ImageBatch
 from datamodules.resizing import Resizing
 from experiments.composition.building import build_part
 from experiments.composition.tree import Tree
-from experiments.evaluation.detection_files import COLUMNS, DETECTIONS, TRUTH, write_detections
+from experiments.evaluation.detection_files import COLUMNS, DETECTIONS, TRUTH, read_truth, write_detections
+from experiments.evaluation.instance_settings import InstanceSettings
 from experiments.evaluation.rows import read_rows
 from experiments.evaluation.scorer import PICTURES, Scorer
+from experiments.evaluation.settings import read_settings
 from experiments.evaluation.truth import Truth
 from experiments.pictures import instances_on, save_picture
 from lightning_modules.interactive import NotFinite
@@ -61,8 +63,12 @@ class InstanceScorer(Scorer):
 
     @property
     def facts(self) -> Tree:
-        """What the record says besides."""
-        return {"upload": self.truth.upload} if self.truth.upload else {}
+        """What the record says besides: the style and the limit that counted, or where results are scored instead."""
+        if self.truth.upload:
+            return {"upload": self.truth.upload}
+        settings = read_settings(InstanceSettings, self.config["evaluation"])
+        style, most = settings.counted(read_truth(self.folder / TRUTH))
+        return {"scored": {"style": style, "most": most}}
 
     def loader(self, rank: int, processes: int) -> DataLoader:
         """One image at a time: what a network finds may hang on the grid that images of a batch share."""

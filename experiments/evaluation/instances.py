@@ -9,24 +9,27 @@ detections.json is what is uploaded.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
+from pytorch_lightning import LightningModule
+
+from experiments.composition.building import build_part
 from experiments.composition.classes import import_class
 from experiments.composition.tree import Tree
 from experiments.console import DASH, Choice, Grid, spread_text
 from experiments.evaluation.detection_files import DETECTIONS, TRUTH, read_detections, read_truth
 from experiments.evaluation.instance_scorer import InstanceScorer
+from experiments.evaluation.instance_settings import InstanceSettings, network_limits, with_limits
 from experiments.evaluation.protocols import Measured, Metric, Metrics, Protocol
 from experiments.evaluation.settings import read_settings
 from experiments.evaluation.truth import Truth
+from experiments.runs.identity import without_starts
 from experiments.runs.models import load_model
 from experiments.runs.node import Node
-from lightning_modules.metrics.average_precision import COCO_MOST, LVIS_MOST, coco_ap, is_lvis, lvis_ap
+from lightning_modules.metrics.average_precision import coco_ap, is_lvis, lvis_ap
 
 KINDS = ("", "50", "75", "_small", "_medium", "_large", "_rare", "_common", "_frequent")
 NAMES = tuple(f"ap{kind}" for kind in KINDS)
@@ -42,25 +45,6 @@ PARTS_IN_WORDS = (
     "In per cent. LVIS' rare, common, frequent categories; objects below 32 x 32 pixels, to 96 x 96, above."
 )
 FEW = 30  # classes, up to which each has its AP in a record
-
-
-@dataclass(frozen=True)
-class InstanceSettings:
-    """How detections are scored.
-
-    Args:
-        style: as COCO's code, as LVIS' (federated), or by the data: LVIS' where their images and categories have its
-            fields.
-        most: detections that count: per image and category in COCO's style, per image over all of them in LVIS'; None
-            for the benchmark's own number, 100 and 300.
-    """
-
-    style: Literal["auto", "coco", "lvis"] = "auto"
-    most: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.most is not None and self.most < 1:
-            raise ValueError(f"evaluation.most is a number of detections, 1 or more, got {self.most}")
 
 
 class Instances(Protocol):
@@ -87,13 +71,14 @@ class Instances(Protocol):
                 f"protocol instances scores one data set, whose categories are its own, got evaluation.test "
                 f"{config['evaluation'].get('test')}"
             )
+        with_limits(config["model"], read_settings(InstanceSettings, config["evaluation"]).network)
 
     def scorer(self, node: Node, folder: Path) -> InstanceScorer:
         """See Protocol. Raises ValueError where the data have other classes than those that the run was trained on."""
         data = node.opened["data"]["init_args"]
         (spec,) = node.opened["evaluation"]["test"]
         truth = Truth(spec, data["root"], data["seed"])
-        model = load_model(node.model)
+        model = load_limited(node.model, read_settings(InstanceSettings, node.config["evaluation"]).network)
         return InstanceScorer(model, truth, labels_in(truth.categories, node.model, model), node.opened, folder)
 
     def measures(self, settings: InstanceSettings) -> set[str]:
@@ -111,14 +96,13 @@ class Instances(Protocol):
         counts = {"n": images, "detections": len(found), "detections_per_image": len(found) / images}
         if "annotations" not in truth:
             return {**dict.fromkeys(NAMES), "objects": None, **counts}
-        federated = is_lvis(truth) if settings.style == "auto" else settings.style == "lvis"
-        if federated and not is_lvis(truth):
+        style, most = settings.counted(truth)
+        if style == "lvis" and not is_lvis(truth):
             raise ValueError(
                 f"{rows.parent / TRUTH} has no neg_category_ids and frequency, without which LVIS' style says nothing; "
                 "set evaluation.style=coco"
             )
-        measure, most = (lvis_ap, LVIS_MOST) if federated else (coco_ap, COCO_MOST)
-        overall, by_class = measure(truth, found, settings.most or most)
+        overall, by_class = (lvis_ap if style == "lvis" else coco_ap)(truth, found, most)
         few = {f"ap@{name}": ap for name, ap in by_class.items()} if len(by_class) <= FEW else {}
         objects = sum(not entry.get("iscrowd") for entry in truth["annotations"])
         return {**{name: overall[name] for name in NAMES}, **few, "objects": objects, **counts}
@@ -140,12 +124,8 @@ class Instances(Protocol):
     def choices(self, evaluation: Node) -> list[Choice]:
         """See Protocol: what an AP means nothing without; rate, batch and samples say the training's own choices."""
         settings = read_settings(InstanceSettings, evaluation.config["evaluation"])
-        limits = {
-            "coco": f"{settings.most or COCO_MOST} per image and category, as COCO's code counts",
-            "lvis": f"{settings.most or LVIS_MOST} per image over all categories, as LVIS' code counts",
-        }
-        limit = limits.get(settings.style, f"{limits['coco']}; of LVIS {limits['lvis']}")
-        return [Choice("limit of detections", limit), *network_limits(evaluation.config["model"])]
+        limit = Choice("limit of detections", settings.limit(_record(evaluation).get("scored")))
+        return [limit, *network_limits(evaluation.config["model"], settings.network)]
 
     def without_number(self, name: str, record: Mapping[str, Any]) -> tuple[str, str]:
         """See Protocol: annotations that are kept elsewhere, or objects of a kind that the data have none of."""
@@ -195,22 +175,21 @@ def labels_in(categories: tuple[str, ...], run: Node, model: Any) -> list[int]:
     return [categories.index(name) for name in classes]
 
 
-def network_limits(model: Tree) -> Iterator[Choice]:
-    """What a network keeps of its detections: those of its arguments that are thresholds, or numbers of detections.
+def load_limited(run: Node, limits: Mapping[str, Any] | None) -> LightningModule:
+    """The network of a finished run, which keeps what an evaluation's `network` says of its detections."""
+    if not limits:
+        return load_model(run)
+    model: LightningModule = build_part(LightningModule, without_starts(with_limits(run.config["model"], limits)))
+    run.load_into(model)
+    return model.eval()
 
-    What a recipe leaves out has the class' default; a mask threshold that is no argument is the class' attribute.
-    """
-    network = (model.get("init_args") or {}).get("network") or {}
-    if "class_path" not in network:
-        return
-    kind = import_class(network["class_path"])
-    known = inspect.signature(kind).parameters.values()
-    arguments = {each.name: each.default for each in known if each.default is not each.empty}
-    arguments |= {"mask_threshold": kind.mask_threshold} if hasattr(kind, "mask_threshold") else {}
-    for name, value in {**arguments, **(network.get("init_args") or {})}.items():
-        if "threshold" in name or name in ("detections", "most"):
-            words = "detections kept per image" if name in ("detections", "most") else name.replace("_", " ")
-            yield Choice(words, str(value), "of the network")
+
+def _record(run: Node) -> Mapping[str, Any]:
+    """A finished run's record; nothing of another, or of one whose name nobody knows without its data."""
+    try:
+        return run.folder.record or {}
+    except (OSError, ValueError):
+        return {}
 
 
 def _percent(share: float | None) -> str:

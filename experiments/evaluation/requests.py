@@ -26,6 +26,9 @@ def evaluation_config(
     clicks: int | None = None,
     long_side: int | None = None,
     shown: str | None = None,
+    style: str | None = None,
+    most: int | None = None,
+    network: Tree | None = None,
     devices: int = 1,
 ) -> Tree:
     """The composed tree of a training with what is asked of its evaluation; None keeps what the recipe says.
@@ -38,8 +41,10 @@ def evaluation_config(
         rule, clicks: of protocol clicks: where the next click goes, and how many an object gets.
         long_side: whole images are made smaller than this; 0 for never.
         shown: see `showing`.
+        style, most, network: of protocol instances, see its settings: whose code counts, how many detections, and what
+            the network keeps of them. Limits of the recipe that `network` does not name stay.
         devices: processes.
-    Raises ValueError for clicks of another protocol, and for what does not exist.
+    Raises ValueError for clicks or limits of another protocol, and for what does not exist.
     """
     config = with_users_data(copy.deepcopy(trained), data)
     evaluation = config["evaluation"]
@@ -50,7 +55,7 @@ def evaluation_config(
         if name == "instances":
             raise ValueError(
                 "--threshold is of the probability of a mask, which protocol instances does not read; what a network "
-                "keeps stands in its recipe"
+                "keeps is changed by --network, score_threshold=0.05 say"
             )
         evaluation["threshold"] = threshold
     if rule or clicks is not None:
@@ -58,6 +63,12 @@ def evaluation_config(
             raise ValueError(f"--rule and --clicks are of `--protocol clicks`, not of {name}")
         if evaluation.get("clicks") is not None:
             evaluation["clicks"].update(_given(rule=rule, most=clicks))
+    if limits := _given(style=style, most=most, network=network):
+        if name != "instances":
+            raise ValueError(f"--style, --most and --network are of `--protocol instances`, not of {name}")
+        if network:
+            limits["network"] = {**(evaluation.get("network") or {}), **network}
+        evaluation.update(limits)
     protocol_of(config)  # what does not exist is refused here
     if long_side is not None:
         sample_of(config)["long_side"] = long_side

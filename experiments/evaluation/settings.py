@@ -148,7 +148,8 @@ def _settings(kind: Any, asked: str) -> Any:
 
 
 def as_plain(value: Any) -> Any:
-    """Settings as a record and a hash hold them."""
+    """Settings as a record and a hash hold them; a field that is `unsaid` where it is empty renames no older run."""
     if hasattr(value, "__dataclass_fields__"):
-        return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
+        said = [f.name for f in fields(value) if getattr(value, f.name) or not f.metadata.get("unsaid")]
+        return {name: as_plain(getattr(value, name)) for name in said}
     return [as_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

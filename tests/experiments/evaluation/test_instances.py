@@ -15,10 +15,12 @@ from pytorch_lightning import LightningModule
 from torch import nn
 
 from experiments import evaluate, fit
+from experiments.composition.building import build_part
 from experiments.console import DASH
 from experiments.evaluation.detection_files import read_detections, read_truth
 from experiments.evaluation.instance_scorer import InstanceScorer
-from experiments.evaluation.instances import Instances, InstanceSettings, labels_in, network_limits
+from experiments.evaluation.instance_settings import InstanceSettings, network_limits, with_limits
+from experiments.evaluation.instances import Instances, labels_in
 from experiments.evaluation.protocols import protocol
 from experiments.evaluation.requests import evaluation_config
 from experiments.evaluation.rows import RowWriter, merge_rows, read_rows
@@ -38,7 +40,7 @@ class Channels(nn.Module):
 
     def __init__(self, num_classes: int = 2, least: int = 1, score_threshold: float = 0.1) -> None:
         super().__init__()
-        self.num_classes, self.least = num_classes, least
+        self.num_classes, self.least, self.score_threshold = num_classes, least, score_threshold
         self.weight = nn.Parameter(torch.zeros(1))
         self.score = 1.0
 
@@ -51,6 +53,7 @@ class Channels(nn.Module):
                 count, parts = cv2.connectedComponents(plane)
                 found += [(label, parts == part) for part in range(1, count) if (parts == part).sum() >= self.least]
             found.sort(key=lambda each: -each[1].sum())
+            found = [each for k, each in enumerate(found) if not self.score / (k + 1) < self.score_threshold]
             masks = [mask for _, mask in found] or [np.zeros((0, *original), bool)][:0]
             yield Detections(
                 torch.tensor([self.score / (k + 1) for k in range(len(found))]),
@@ -297,7 +300,7 @@ def test_what_is_no_number_names_its_image(evaluated, tmp_path):
     scorer.model_run = "abc"
     scorer.model.network.score = float("nan")
     batches = list(scorer.loader(0, 1))
-    with pytest.raises(ValueError, match=r"run abc, image .*2\.png: the network answers nan"):
+    with pytest.raises(ValueError, match=r"run abc, image .*1\.png: the network answers nan"):
         [scorer.rows_of(batch) for batch in batches[:0:-1]]  # of the last image nothing is found
 
 
@@ -343,7 +346,7 @@ def test_a_report_says_what_was_kept_and_shows_each_class(evaluated):
     node, how = node_of(record), Instances()
     said = {choice.name: choice.value for choice in how.choices(node)}
     assert said["score threshold"] == "0.2"
-    assert said["limit of detections"].startswith("100 per image and category")
+    assert said["limit of detections"] == "100 per image and category, as COCO's code counts"
     assert [*network_limits({"class_path": "a.B", "init_args": {}})] == []
     mask_rcnn = {"class_path": "lightning_modules.networks.mask_rcnn.MaskRCNN", "init_args": {"score_threshold": 0.05}}
     limits = {choice.name: choice.value for choice in network_limits({"init_args": {"network": mask_rcnn}})}
@@ -357,6 +360,107 @@ def test_a_report_says_what_was_kept_and_shows_each_class(evaluated):
     assert how.measures(InstanceSettings()) >= {"ap", "ap75", "ap_rare", "detections_per_image"}
     assert how.metric("ap@dog").scale == 100
     assert how.metric("detections_per_image").scale == 1
+
+
+def test_the_limit_that_is_said_is_the_one_that_counted(evaluated, drawn_file, capsys):
+    """LVIS' fields are in the data, not in the recipe: only a finished evaluation knows."""
+    record = evaluated()
+    assert record["scored"] == {"style": "coco", "most": 100}
+    open_still = InstanceSettings().limit()
+    assert "100 per image and category, as COCO's code counts; of LVIS 300 per image over all" in open_still
+    as_lvis(drawn_file)
+    run, data = record["run"], f"coco_json:{drawn_file}"
+    training = finished_training(run)
+
+    def limit(**asked):
+        node = Node("evaluate", evaluation_config(training.config, data, **asked), {"model": training})
+        before = Instances().choices(node)[0]
+        record, after = execute(node), Instances().choices(node)[0]
+        return before.value, record["scored"], after.value
+
+    counted = "300 per image over all categories, as LVIS' code counts"
+    assert limit() == (open_still, {"style": "lvis", "most": 300}, counted)
+    coco = "7 per image and category, as COCO's code counts"
+    assert limit(style="coco", most=7) == (coco, {"style": "coco", "most": 7}, coco)
+    capsys.readouterr()
+
+
+def test_what_a_network_keeps_is_changed_for_an_evaluation_without_a_training(evaluated, drawn_file, capsys):
+    record = evaluated()
+    run, data = record["run"], f"coco_json:{drawn_file}"
+    training = finished_training(run)
+    evaluate.main(["--run", run, "--data", data, "--network", "score_threshold=0.3", "--most", "50"])
+    said = capsys.readouterr().out
+    assert "1.8 detections on each of 5 images" in said  # the fourth of image 4, whose score is a quarter, is not kept
+    config = evaluation_config(training.config, data, network={"score_threshold": 0.3}, most=50)
+    node = Node("evaluate", config, {"model": training})
+    assert execute(node)["scoring"]["network"] == {"score_threshold": 0.3}
+    choices = {choice.name: (choice.value, choice.why) for choice in Instances().choices(node)}
+    assert choices["score threshold"] == ("0.3", "changed for this evaluation")
+    assert finished_training(run).config["model"] == training.config["model"]
+    for nothing in (None, {}):
+        same = {**training.config, "evaluation": {**training.config["evaluation"], "network": nothing}}
+        assert Node("evaluate", same, {"model": training}).hash == record["run"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--network", "box_nms=0.5"], "evaluation.network: Channels has no limit 'box_nms'"),
+        (["--network", "least=5"], "changes what a network keeps of its detections, not 'least'; did you mean"),
+        (["--network", "score_treshold=0.5"], "not 'score_treshold'; did you mean 'score_threshold'"),
+        (["--network", "score_threshold=2"], "evaluation.network.score_threshold must be between 0 and 1, got 2"),
+        (["--network", "most=0.5"], "evaluation.network.most must be a whole number at least 1, got 0.5"),
+        (["--network", "score_threshold"], "--network must be a limit of the network, NAME=VALUE"),
+        (["--most", "0"], "--most must be at least 1, got 0"),
+        (["--style", "lvis"], "has no neg_category_ids and frequency"),
+        (["--clicks", "3"], "are of `--protocol clicks`, not of instances"),
+    ],
+)
+def test_limits_that_are_none_are_refused_in_a_sentence(evaluated, drawn_file, asked, said):
+    run = evaluated()["run"]
+    with pytest.raises(ValueError, match=said):
+        evaluate.main(["--run", run, "--data", f"coco_json:{drawn_file}", *asked])
+
+
+def test_limits_are_those_of_the_networks_class():
+    def model(name, **arguments):
+        network = {"class_path": f"lightning_modules.networks.{name}", "init_args": arguments}
+        return {"class_path": "lightning_modules.instance_segmentation.InstanceSegmentation"} | {
+            "init_args": {"network": network, "schedule": None}
+        }
+
+    solo = with_limits(model("solov2.SOLOv2", sigma=2.0, channels=64), {"decay": "linear", "sigma": 1.0, "most": 9})
+    expected = {"sigma": 1.0, "channels": 64, "decay": "linear", "most": 9}
+    assert solo["init_args"]["network"]["init_args"] == expected
+    assert solo["init_args"]["schedule"] is None
+    rcnn = {choice.name: choice.value for choice in network_limits(model("mask_rcnn.MaskRCNN"), {"box_nms": 0.7})}
+    assert (rcnn["box nms"], rcnn["score threshold"]) == ("0.7", "0.0001")
+    with pytest.raises(ValueError, match="Mask2Former has no limit 'mask_threshold'"):
+        with_limits(model("mask2former.Mask2Former"), {"mask_threshold": 0.4})  # its logits are above 0, always
+
+
+@pytest.mark.parametrize(
+    ("name", "limits", "read"),
+    [
+        ("solov2.SOLOv2", {"decay": "linear", "kept_threshold": 0.01}, lambda n: (n.nms.keywords, n.kept_threshold)),
+        (
+            "mask_rcnn.MaskRCNN",
+            {"box_nms": 0.7, "detections": 9},
+            lambda n: (n.heads.nms_thresh, n.heads.detections_per_img),
+        ),
+    ],
+)
+def test_a_limit_reaches_the_part_of_the_network_that_reads_it(name, limits, read):
+    """SOLOv2 keeps decay within its matrix NMS, Mask R-CNN the limits of boxes within torchvision's heads."""
+    small = {"solov2.SOLOv2": {"channels": 8, "tower": 8, "kernels": 8, "mask_channels": 8, "norm_groups": 4}}
+    common = {"backbone": "resnet10t.c3_in1k", "num_classes": 2, "frozen_stages": 0, "widths": [8, 8, 16, 16]}
+    rcnn = {"channels": 8, "box_width": 8, "mask_layers": 1}
+    arguments = {**common, **small.get(name, rcnn)}
+    model = {"init_args": {"network": {"class_path": f"lightning_modules.networks.{name}", "init_args": arguments}}}
+    network = build_part(nn.Module, with_limits(model, limits)["init_args"]["network"])
+    expected = {"solov2.SOLOv2": ({"decay": "linear", "sigma": 2.0}, 0.01), "mask_rcnn.MaskRCNN": (0.7, 9)}
+    assert read(network) == expected[name]
 
 
 def test_a_report_shows_ap_by_frequency_and_size_as_far_as_the_data_have_such_objects():
