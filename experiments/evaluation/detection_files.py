@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from experiments.evaluation.rows import ObjectRow
 DETECTIONS, TRUTH = "detections.json", "truth.json"
 COLUMNS = ("position", "image_id", "category_id", "score", "height", "width", "counts")  # of an evaluation's rows
 KEYS = ("image_id", "category_id", "segmentation", "score")
+SHORT = "do not fill its mask"
 
 
 def write_detections(file: Path, rows: Iterable[ObjectRow]) -> None:
@@ -39,21 +40,38 @@ def write_detections(file: Path, rows: Iterable[ObjectRow]) -> None:
 
 
 def read_truth(file: Path) -> Tree:
-    """What an evaluation is scored against. Raises ValueError in one sentence for a file that is none.
+    """What an evaluation is scored against. Raises ValueError in one sentence for what is none, edited by hand say.
 
     `annotations` are missing where nobody outside of a benchmark's server has them.
     """
     found = _json(file)
     if not isinstance(found, dict) or not all(found.get(key) for key in ("images", "categories")):
         raise ValueError(f"{file} is no file in COCO's format: expected its images, categories and annotations")
-    known = {key: _ids(found[key], key, file) for key in ("images", "categories")}
-    _ids(found.get("annotations", ()), "annotations", file)
-    for entry in found.get("annotations", ()):
+    lists = {key: found[key] for key in ("images", "categories", "annotations") if key in found}
+    for key, entries in lists.items():
+        if not isinstance(entries, list):
+            raise ValueError(f"{file}: {key} is {entries!r:.60}, expected a list of entries")
+    known = {key: _ids(entries, key, file) for key, entries in lists.items()}
+    sizes: dict[int, list[int]] = {}
+    for image in found["images"]:
+        sizes[image["id"]] = [_value(image, key, _is_side, "pixels", "image", file) for key in ("height", "width")]
+    for category in found["categories"]:
+        _value(category, "name", _is_name, "a text", "category", file)
+    annotations = lists.get("annotations", ())
+    for entry in annotations:
         for key, name in (("image_id", "images"), ("category_id", "categories")):
-            if entry.get(key) not in known[name]:
+            if not isinstance(entry.get(key), int) or entry[key] not in known[name]:
                 raise ValueError(
-                    f"{file}: annotation {entry['id']} has {key} {entry.get(key)!r}, which its {name} do not list"
+                    f"{file}: annotation {entry['id']} has {key} {entry.get(key)!r:.60}, which its {name} do not list"
                 )
+        _value(entry, "area", _is_number, "a number", "annotation", file)
+        if entry.get("iscrowd") not in (0, 1, None):
+            _value(entry, "iscrowd", lambda value: False, "0 or 1", "annotation", file)
+        if wrong := _wrong_mask(entry.get("segmentation"), sizes[entry["image_id"]]):
+            raise ValueError(f"{file}: annotation {entry['id']} has {wrong}")
+    encoded = [entry for entry in annotations if isinstance(entry["segmentation"], dict)]
+    for place in _damaged([entry["segmentation"] for entry in encoded]):
+        raise ValueError(f"{file}: annotation {encoded[place]['id']} has a segmentation of run lengths that {SHORT}")
     return found
 
 
@@ -68,7 +86,7 @@ def read_detections(file: Path, truth: Mapping[str, Any]) -> list[Tree]:
         if wrong := _wrong(result, sizes, categories):
             raise ValueError(f"{file}: result number {number} {wrong}")
     for number in _damaged([result["segmentation"] for result in found]):
-        raise ValueError(f"{file}: result number {number + 1} has run lengths that do not fill its mask")
+        raise ValueError(f"{file}: result number {number + 1} has run lengths that {SHORT}")
     return found
 
 
@@ -82,7 +100,7 @@ def _wrong(result: Any, sizes: Mapping[int, list[int]], categories: set[int]) ->
     if not isinstance(result["category_id"], int) or result["category_id"] not in categories:
         return f"has category_id {result['category_id']!r}, which is no category of the truth"
     score, mask = result["score"], result["segmentation"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if not _is_number(score):
         return f"has score {score!r}, expected a number"
     if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str) or not mask["counts"]:
         return "has no segmentation of compressed run lengths, {size, counts}"
@@ -91,13 +109,54 @@ def _wrong(result: Any, sizes: Mapping[int, list[int]], categories: set[int]) ->
     return ""
 
 
+def _wrong_mask(mask: Any, size: list[int]) -> str:
+    """What is wrong with an annotation's mask, beside run lengths that do not fill it, or nothing."""
+    if isinstance(mask, list):
+        rings = all(isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0 for ring in mask)
+        if mask and rings and all(_is_number(value) for ring in mask for value in ring):
+            return ""
+    elif isinstance(mask, dict) and mask.get("counts") and isinstance(mask["counts"], str | list):
+        return (
+            "" if mask.get("size") == size else f"a segmentation of size {mask.get('size')}, its image is {size} (H, W)"
+        )
+    return f"segmentation {mask!r:.60}, expected polygons of three points or more, or run lengths {{size, counts}}"
+
+
 def _damaged(masks: Sequence[Tree]) -> list[int]:
-    """Places of the masks whose run lengths are none, or cover fewer or more pixels than their size has."""
+    """Places of the masks whose run lengths are none, or cover fewer or more pixels than their size has.
+
+    Annotations may have them as numbers, results are compressed.
+    """
     if not masks:
         return []
-    encoded = [mask["counts"].encode() for mask in masks]
+    numbers = [place for place, mask in enumerate(masks) if isinstance(mask["counts"], list)]
+    encoded = [b"0" if isinstance(mask["counts"], list) else mask["counts"].encode() for mask in masks]
     covered, _ = run_totals(np.frombuffer(b"".join(encoded), np.uint8), offsets_of(np.array(list(map(len, encoded)))))
+    for place in numbers:
+        counts = masks[place]["counts"]
+        covered[place] = sum(counts) if all(type(count) is int and count >= 0 for count in counts) else -1
     return np.flatnonzero(covered != [mask["size"][0] * mask["size"][1] for mask in masks]).tolist()
+
+
+def _value(entry: Tree, key: str, good: Callable[[Any], bool], expected: str, kind: str, file: Path) -> Any:
+    """What an entry says. Raises ValueError naming it where that is missing, or is not as expected."""
+    value = entry.get(key)
+    if not good(value):
+        said = f"{key} {value!r:.60}" if key in entry else f"no {key}"
+        raise ValueError(f"{file}: {kind} {entry['id']} has {said}, expected {expected}")
+    return value
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _json(file: Path) -> Any:
