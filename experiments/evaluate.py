@@ -23,6 +23,7 @@ from experiments.evaluation.protocols import PROTOCOLS
 from experiments.evaluation.requests import evaluation_config, part_of_data
 from experiments.launching.making import execute
 from experiments.options import Parser
+from experiments.reports.choices import choices_of
 from experiments.runs.environment import is_rank_zero
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
@@ -90,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     protocol, settings = protocol_of(node.config)
     print(protocol.table(record["metrics"], settings))
+    for choice in choices_of(node):
+        if choice.name in protocol.printed:
+            print(f"{choice.name:>26}: {choice.value}")
     print(f"rows: {node.folder.path / 'rows.csv'}{left_out_in_words(record)}")
 
 

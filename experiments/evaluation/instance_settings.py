@@ -26,6 +26,8 @@ LIMITS: dict[str, Range | None] = {
     "sigma": POSITIVE,
     "decay": None,  # a word, which the network's class checks
 }
+LIMITS_IN_WORDS = {name: name.replace("_", " ") for name in LIMITS}
+LIMITS_IN_WORDS |= dict.fromkeys(("detections", "most"), "detections kept per image")
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,11 @@ def network_limits(model: Tree, changed: Mapping[str, Any] | None = None) -> Ite
     arguments |= {"mask_threshold": kind.mask_threshold} if hasattr(kind, "mask_threshold") else {}
     for name, value in {**arguments, **(network.get("init_args") or {})}.items():
         if "threshold" in name or name in ("detections", "most", *changed):
-            words = "detections kept per image" if name in ("detections", "most") else name.replace("_", " ")
-            yield Choice(words, str(value), "changed for this evaluation" if name in changed else "of the network")
+            yield Choice(
+                LIMITS_IN_WORDS.get(name, name.replace("_", " ")),
+                str(value),
+                "changed for this evaluation" if name in changed else "of the network",
+            )
 
 
 def _name(network: Tree) -> str:

@@ -22,7 +22,12 @@ from experiments.composition.tree import Tree
 from experiments.console import DASH, Choice, Grid, spread_text
 from experiments.evaluation.detection_files import DETECTIONS, TRUTH, read_detections, read_truth
 from experiments.evaluation.instance_scorer import InstanceScorer
-from experiments.evaluation.instance_settings import InstanceSettings, network_limits, with_limits
+from experiments.evaluation.instance_settings import (
+    LIMITS_IN_WORDS,
+    InstanceSettings,
+    network_limits,
+    with_limits,
+)
 from experiments.evaluation.protocols import Measured, Metric, Metrics, Protocol
 from experiments.evaluation.settings import read_settings
 from experiments.evaluation.truth import Truth
@@ -44,6 +49,8 @@ PARTS = {
 PARTS_IN_WORDS = (
     "In per cent. LVIS' rare, common, frequent categories; objects below 32 x 32 pixels, to 96 x 96, above."
 )
+# What an AP means nothing without, beside the limits: as reports call it.
+OF_TRAINING = ("weights", "learning rate", "schedule", "warmup", "length of training", "samples")
 FEW = 30  # classes, up to which each has its AP in a record
 
 
@@ -58,6 +65,7 @@ class Instances(Protocol):
     settings = InstanceSettings
     files = (DETECTIONS, TRUTH)
     by_object = False
+    printed = ("limit of detections", *LIMITS_IN_WORDS.values(), *OF_TRAINING)
 
     def checked(self, config: Tree) -> None:
         """See Protocol."""

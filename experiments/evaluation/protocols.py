@@ -62,7 +62,8 @@ class Protocol(ABC):
     it reads of a recipe's section `evaluation`. `behaviour`: raised when a fix changes results. `elsewhere`: the
     protocol of a run on other data sets, where that is another one. `files`: what its scorer writes beside the rows,
     from which metrics are computed, too: a record has their digests. `by_object`: whether its rows say what every
-    single object reaches, so that two runs can be set against each other object by object.
+    single object reaches, so that two runs can be set against each other object by object. `printed`: the choices that
+    stand under its numbers on a console, too, by name.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
@@ -71,6 +72,7 @@ class Protocol(ABC):
     elsewhere: ClassVar[str] = ""
     by_object: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = ()
+    printed: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def scorer(self, node: Node, folder: Path) -> Any:

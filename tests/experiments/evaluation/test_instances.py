@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,7 @@ from experiments.runs.folder import find_run
 from experiments.runs.models import finished_training, load_model
 from experiments.runs.node import Node
 from lightning_modules.networks.detections import Detections
+from lightning_modules.schedules import Warmup
 
 COLOURS = {"dog": (255, 0, 0), "cat": (0, 255, 0)}  # in the order of labels: ids 3 and 9
 SIZE = (48, 64)
@@ -78,6 +80,11 @@ class Colours(LightningModule):
 
     def facts(self):
         return {"learning_rate": "0.1", "samples": "2 images", "classes": list(self.trainer.datamodule.categories)}
+
+
+class Scheduled(Colours):
+    def __init__(self, network: Channels, optimizer: dict, schedule: Callable, warmup: Warmup) -> None:
+        super().__init__(network)
 
 
 RECIPE = """
@@ -383,6 +390,28 @@ def test_the_limit_that_is_said_is_the_one_that_counted(evaluated, drawn_file, c
     coco = "7 per image and category, as COCO's code counts"
     assert limit(style="coco", most=7) == (coco, {"style": "coco", "most": 7}, coco)
     capsys.readouterr()
+
+
+def test_a_command_prints_what_an_ap_means_nothing_without(evaluated, drawn_file, capsys):
+    optimizer = "optimizer: {lr: 0.1}"
+    steps = "schedule: {class_path: lightning_modules.schedules.Steps, init_args: {at: [0.5], factors: [1.0, 0.1]}}"
+    warmup = "warmup: {class_path: lightning_modules.schedules.Warmup, init_args: {steps: 500, start: 0.001}}"
+    plain, scheduled = (f"{__name__}.{kind.__name__}" for kind in (Colours, Scheduled))
+    init = "init_args: {network: {class_path:"
+    run = evaluated(
+        kind=(f"class_path: {plain},", f"class_path: {scheduled},"),
+        more=(init, f"init_args: {{{optimizer}, {steps}, {warmup}, network: {{class_path:"),
+    )["run"]
+    capsys.readouterr()
+    evaluate.main(["--run", run, "--data", f"coco_json:{drawn_file}", "--network", "score_threshold=0.01"])
+    said = dict(line.strip().split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
+    assert said["limit of detections"] == "100 per image and category, as COCO's code counts"
+    assert said["score threshold"] == "0.01"
+    assert said["learning rate"] == "0.1"
+    assert said["samples"] == "2 images"
+    assert said["length of training"] == "1 epochs, batch 2"
+    assert "0.5" in said["schedule"]
+    assert "500" in said["warmup"]
 
 
 def test_what_a_network_keeps_is_changed_for_an_evaluation_without_a_training(evaluated, drawn_file, capsys):
