@@ -7,8 +7,10 @@
 
 Which of the first three, the run's recipe says: it is what its simulated user gives before the first mask. Further
 clicks, `--positive` on the object and `--negative` on the background, correct that mask where the run's evaluation
-takes any. Writes image.mask.png (0 and 255) and image.overlay.png; of instances image.instances.json, COCO's results
-with the names of their classes, and draws those in image.overlay.png that have --threshold's score. From Python:
+takes any. Writes image.mask.png (0 and 255) and image.overlay.png; of instances image.instances.json, and draws
+those in image.overlay.png that have --threshold's score. That file has the form of COCO's results: `category` is the
+class' name, `category_id` its id in the training data, left out where these are not there; `image_id` is 1, for a
+picture of one's own has no number in a data set. From Python:
 
     predictor = Predictor.from_run("runs/3f2a...")
     mask = predictor(read_image("image.jpg"), [(12, 80), (95, 14), (180, 77), (90, 160)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from datamodules.catalog import open_index
+from datamodules.coco_names import Names
 from datamodules.files import whole_file
 from datamodules.instances import ImageSample, collate_images
 from datamodules.resizing import Resizing
+from datamodules.selection import Selection
 from experiments.composition.building import build_part
 from experiments.composition.classes import import_class
 from experiments.pictures import RGB, instances_on
@@ -24,10 +29,13 @@ from experiments.runs.node import Node
 
 @dataclass(frozen=True)
 class FoundInstances:
-    """What is found on an image, the best first: n class names and scores, and masks (n, H, W)."""
+    """What is found on an image, the best first: n class names and scores, and masks (n, H, W).
+
+    `category_ids`: what the training data call these classes in files; None for one that nobody knows.
+    """
 
     names: list[str]
-    labels: list[int]
+    category_ids: list[int | None]
     scores: list[float]
     masks: NDArray[np.bool_]
 
@@ -38,12 +46,17 @@ class FoundInstances:
         return instances_on(image, list(self.masks[:shown]), captions[:shown])
 
     def write(self, file: Path, image: str) -> None:
-        """All of them as COCO's results; `category_id` counts the run's classes from 1."""
+        """All of them in the form of COCO's results, each with its `file_name` and the name of its `category`.
+
+        `category_id` is that of the training data; where these cannot be opened there is none. `image_id` is 1: a
+        picture of one's own has no number in any data set.
+        """
         results = []
-        for name, label, score, mask in zip(self.names, self.labels, self.scores, self.masks):
+        for name, number, score, mask in zip(self.names, self.category_ids, self.scores, self.masks):
             encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
             segmentation = {"size": [*map(int, encoded["size"])], "counts": encoded["counts"].decode()}
-            named = {"image_id": 1, "file_name": image, "category_id": label + 1, "category": name}
+            named = {"image_id": 1, "file_name": image, "category": name}
+            named |= {} if number is None else {"category_id": number}
             results.append({**named, "segmentation": segmentation, "score": float(f"{score:.7g}")})
         with whole_file(file) as partial:
             partial.write_text(json.dumps(results, indent=1) + "\n")
@@ -56,10 +69,19 @@ class InstancePredictor:
         model: its `detect(batch)` gives the Detections of each image; in eval mode.
         resize: the size of images at test; `multiple`: what sides of the grid are multiples of.
         classes: their names, in the order of labels.
+        category_ids: what they are called in files, by name.
     """
 
-    def __init__(self, model: Any, resize: Resizing, classes: list[str], multiple: int = 32) -> None:
+    def __init__(
+        self,
+        model: Any,
+        resize: Resizing,
+        classes: list[str],
+        multiple: int = 32,
+        category_ids: Mapping[str, int] | None = None,
+    ) -> None:
         self.model, self.resize, self.classes, self.multiple = model, resize, classes, multiple
+        self.category_ids = category_ids or {}
 
     @classmethod
     def of(cls, training: Node) -> InstancePredictor:
@@ -67,7 +89,7 @@ class InstancePredictor:
         data, model = training.config["data"]["init_args"], load_model(training)
         named = ((training.folder.record or {}).get("said") or {}).get("classes") or ()
         resize: Resizing = build_part(Resizing, data["test_resize"])
-        return cls(model, resize, list(named), data.get("multiple", 32))
+        return cls(model, resize, list(named), data.get("multiple", 32), category_ids_of(training) if named else None)
 
     def __call__(self, image: RGB) -> FoundInstances:
         """All instances on an image (H, W, 3)."""
@@ -84,7 +106,32 @@ class InstancePredictor:
             (found,) = self.model.detect(collate_images([sample], self.multiple))
         labels = found.labels.tolist()
         names = [self.classes[k] if k < len(self.classes) else f"class {k + 1}" for k in labels]
-        return FoundInstances(names, labels, found.scores.tolist(), found.masks.cpu().numpy())
+        numbers = [self.category_ids.get(name) for name in names]
+        return FoundInstances(names, numbers, found.scores.tolist(), found.masks.cpu().numpy())
+
+
+def category_ids_of(training: Node) -> dict[str, int]:
+    """The ids of a run's classes in the annotation files of its training data, by name.
+
+    None are known where the data cannot be opened, neither where they lay nor where the environment says, or where two
+    of the data sets call a class by different ids.
+    """
+    data = training.config["data"]["init_args"]
+    for root in dict.fromkeys((data.get("root"), None)):
+        with contextlib.suppress(OSError, ValueError):
+            return _category_ids(data["train"], root)
+    return {}
+
+
+def _category_ids(specs: list[Any], root: str | None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in dict.fromkeys(Selection.of(spec).name for spec in specs):
+        index = open_index(name, root)
+        names = Names.of(index, name, root)
+        for place, category in enumerate(index.categories):
+            if found.setdefault(category, names.category(place)) != names.category(place):
+                return {}
+    return found
 
 
 def finds_instances(training: Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from experiments import predict
-from tests.experiments.evaluation.test_instances import COLOURS, drawn_file, evaluated  # noqa: F401
+from experiments.interactive.instance_predictor import category_ids_of
+from experiments.runs.models import finished_training
+from tests.experiments.evaluation.test_instances import COLOURS, draw, drawn_file, evaluated  # noqa: F401
 
 
 @pytest.fixture
@@ -28,7 +31,8 @@ def test_instances_are_written_as_results_with_names_and_drawn_from_a_score_on(e
     predict.main(["--run", run, str(picture)])
     assert "2 instances, 2 with a score of at least 0.3" in capsys.readouterr().out
     found = json.loads((picture.parent / "own.instances.json").read_text())
-    assert [(one["category"], one["category_id"], one["score"]) for one in found] == [("dog", 1, 1.0), ("cat", 2, 0.5)]
+    assert [(one["category"], one["category_id"], one["score"]) for one in found] == [("dog", 3, 1.0), ("cat", 9, 0.5)]
+    assert {(one["image_id"], one["file_name"]) for one in found} == {(1, "own.png")}
     dog = coco_mask.decode(found[0]["segmentation"])
     assert dog.shape == (100, 130)
     assert abs(int(dog.sum()) - 40 * 60) < 300
@@ -41,6 +45,30 @@ def test_instances_are_written_as_results_with_names_and_drawn_from_a_score_on(e
     cat = (slice(82 * scale, 88 * scale), slice(100 * scale, 108 * scale))
     assert fewer[cat].std(axis=(0, 1)).max() == 0  # as it is in the picture
     assert not np.array_equal(fewer[cat], overlay[cat])
+
+
+def test_without_the_training_data_classes_have_their_names_and_no_ids(evaluated, picture, drawn_file):  # noqa: F811
+    run = evaluated()["run"]
+    drawn_file.unlink()
+    predict.main(["--run", run, str(picture)])
+    found = json.loads((picture.parent / "own.instances.json").read_text())
+    assert [(one["category"], one["score"]) for one in found] == [("dog", 1.0), ("cat", 0.5)]
+    assert not any("category_id" in one for one in found)
+
+
+def test_of_several_data_sets_ids_are_known_where_they_agree(evaluated, here, drawn_file):  # noqa: F811
+    training = finished_training(evaluated()["run"])
+
+    def ids(*files):
+        data = {
+            **training.config["data"],
+            "init_args": {"train": [f"coco_json:{file}" for file in files], "root": None},
+        }
+        return category_ids_of(replace(training, config={**training.config, "data": data}))
+
+    assert ids(drawn_file) == {"dog": 3, "cat": 9}
+    assert ids(drawn_file, draw(here / "more", names=("dog", "horse"), ids=(3, 4))) == {"dog": 3, "cat": 9, "horse": 4}
+    assert ids(drawn_file, draw(here / "other", ids=(1, 9))) == {}
 
 
 @pytest.mark.parametrize("given", [["--points", "1,2", "3,4"], ["--box", "1,2,30,40"], ["--positive", "5,5"]])
