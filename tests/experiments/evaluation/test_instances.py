@@ -17,6 +17,7 @@ from torch import nn
 
 from experiments import evaluate, fit
 from experiments.composition.building import build_part
+from experiments.composition.compose import compose
 from experiments.console import DASH
 from experiments.evaluation.detection_files import read_detections, read_truth
 from experiments.evaluation.instance_scorer import InstanceScorer
@@ -25,6 +26,7 @@ from experiments.evaluation.instances import Instances, labels_in
 from experiments.evaluation.protocols import protocol
 from experiments.evaluation.requests import evaluation_config
 from experiments.evaluation.rows import RowWriter, merge_rows, read_rows
+from experiments.evaluation.settings import as_plain, read_settings
 from experiments.launching.making import execute
 from experiments.reports.check import changed_run
 from experiments.runs.folder import find_run
@@ -320,7 +322,7 @@ def test_masks_of_another_size_and_classes_that_nobody_knows_are_refused(evaluat
         monkeypatch.setattr(scorer.model, "detect", lambda batch: [one] * len(batch))
         return scorer.rows_of(batch)
 
-    assert len(answer(1, SIZE)) == 2
+    assert len(answer(1, SIZE)) == 1
     with pytest.raises(ValueError, match=r"is \(48, 64\) \(H, W\), the network's masks of it are \(47, 64\)"):
         answer(1, (47, 64))
     with pytest.raises(ValueError, match="tells of class 2, and it was trained on 2"):
@@ -587,3 +589,12 @@ def test_run_lengths_of_any_length_pass_through_the_rows(tmp_path):
     rows.write([[0, "1" * 500_000]])
     rows.close()
     assert len(next(read_rows(merge_rows(tmp_path, 1, 1)))["counts"]) == 500_000
+
+
+@pytest.mark.parametrize("recipe", ["solov2", "mask2former", "mask_rcnn"])
+def test_a_recipe_can_change_what_counts_and_what_is_kept(recipe):
+    plain = compose(recipe)["evaluation"]
+    assert as_plain(read_settings(InstanceSettings, plain)) == {"style": "auto", "most": None}  # as before, in names
+    asked = ["evaluation.network={score_threshold: 0.01}", "evaluation.most=50", "evaluation.style=coco"]
+    settings = read_settings(InstanceSettings, compose(recipe, overrides=asked)["evaluation"])
+    assert settings == InstanceSettings("coco", 50, {"score_threshold": 0.01})
