@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ DETECTIONS, TRUTH = "detections.json", "truth.json"
 COLUMNS = ("position", "image_id", "category_id", "score", "height", "width", "counts")  # of an evaluation's rows
 KEYS = ("image_id", "category_id", "segmentation", "score")
 SHORT = "do not fill its mask"
+AT_ONCE = 10_000  # masks
 
 
 def write_detections(file: Path, rows: Iterable[ObjectRow]) -> None:
@@ -85,6 +86,7 @@ def read_detections(file: Path, truth: Mapping[str, Any]) -> list[Tree]:
     for number, result in enumerate(found, 1):
         if wrong := _wrong(result, sizes, categories):
             raise ValueError(f"{file}: result number {number} {wrong}")
+        result["segmentation"]["size"] = sizes[result["image_id"]]  # one list for an image, not one for each result
     for number in _damaged([result["segmentation"] for result in found]):
         raise ValueError(f"{file}: result number {number + 1} has run lengths that {SHORT}")
     return found
@@ -122,20 +124,22 @@ def _wrong_mask(mask: Any, size: list[int]) -> str:
     return f"segmentation {mask!r:.60}, expected polygons of three points or more, or run lengths {{size, counts}}"
 
 
-def _damaged(masks: Sequence[Tree]) -> list[int]:
+def _damaged(masks: Sequence[Tree]) -> Iterator[int]:
     """Places of the masks whose run lengths are none, or cover fewer or more pixels than their size has.
 
     Annotations may have them as numbers, results are compressed.
     """
-    if not masks:
-        return []
-    numbers = [place for place, mask in enumerate(masks) if isinstance(mask["counts"], list)]
-    encoded = [b"0" if isinstance(mask["counts"], list) else mask["counts"].encode() for mask in masks]
-    covered, _ = run_totals(np.frombuffer(b"".join(encoded), np.uint8), offsets_of(np.array(list(map(len, encoded)))))
-    for place in numbers:
-        counts = masks[place]["counts"]
-        covered[place] = sum(counts) if all(type(count) is int and count >= 0 for count in counts) else -1
-    return np.flatnonzero(covered != [mask["size"][0] * mask["size"][1] for mask in masks]).tolist()
+    for first in range(0, len(masks), AT_ONCE):  # their bytes are copied for it
+        part = masks[first : first + AT_ONCE]
+        encoded = [b"0" if isinstance(mask["counts"], list) else mask["counts"].encode() for mask in part]
+        rle, offsets = np.frombuffer(b"".join(encoded), np.uint8), offsets_of(list(map(len, encoded)))
+        covered, _ = run_totals(rle, offsets)
+        for place, mask in enumerate(part):
+            if isinstance(counts := mask["counts"], list):
+                whole = all(type(count) is int and count >= 0 for count in counts)
+                covered[place] = sum(counts) if whole else -1
+        pixels = [mask["size"][0] * mask["size"][1] for mask in part]
+        yield from (np.flatnonzero(covered != pixels) + first).tolist()
 
 
 def _value(entry: Tree, key: str, good: Callable[[Any], bool], expected: str, kind: str, file: Path) -> Any:

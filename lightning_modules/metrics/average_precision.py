@@ -24,6 +24,7 @@ Entry = Mapping[str, Any]
 AREAS = ("", "_small", "_medium", "_large")  # as both libraries count them: below 32 and 96 pixels squared
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 AT_ONCE = 255  # masks that pycocotools 2.0.11 measures in one call under NumPy 2: more overflow a byte
+PARTS = 8  # of the categories, counted one after the other: pycocotools keeps what it matched on every image
 COCO_MOST, LVIS_MOST = 100, 300  # detections, see `coco_ap` and `lvis_ap`
 
 
@@ -47,9 +48,14 @@ def coco_ap(truth: Entry, results: Sequence[Entry], most: int = COCO_MOST) -> Av
     with _silence():
         evaluation = COCOeval(_as_coco(truth, numbered(truth)), _as_coco(truth, _measured(results)), "segm")
         evaluation.params.maxDets = [most]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return _means(evaluation.eval["precision"], evaluation.eval["recall"], evaluation.params.catIds, truth)
+        category_ids, counted = list(evaluation.params.catIds), []
+        for some in np.array_split(category_ids, max(1, min(PARTS, len(category_ids)))):
+            evaluation.params.catIds = some.tolist()
+            evaluation.evaluate()
+            evaluation.accumulate()
+            counted.append(evaluation.eval)
+    precision = np.concatenate([part["precision"] for part in counted], axis=2)
+    return _means(precision, np.concatenate([part["recall"] for part in counted], axis=1), category_ids, truth)
 
 
 def lvis_ap(truth: Entry, results: Sequence[Entry], most: int = LVIS_MOST) -> AveragePrecision:

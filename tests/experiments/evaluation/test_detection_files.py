@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.evaluation.detection_files import read_truth
+from experiments.evaluation.detection_files import AT_ONCE, read_detections, read_truth
 from lightning_modules.metrics.average_precision import coco_ap
 
 
@@ -90,3 +90,15 @@ def test_what_cannot_be_scored_against_names_file_entry_and_key(tmp_path, change
         read_truth(file)
     assert str(caught.value).startswith(f"{file}: {said}")
     assert "\n" not in str(caught.value)
+
+
+def test_of_many_results_the_one_that_is_damaged_is_named(tmp_path):
+    tree, file = read_truth(edited(tmp_path)), tmp_path / "detections.json"
+    good = {"image_id": 1, "category_id": 0, "segmentation": {"size": [2, 3], "counts": "06"}, "score": 0.5}
+    found = [good] * (AT_ONCE + 5)
+    file.write_text(json.dumps(found))
+    assert read_detections(file, tree) == found
+    found[AT_ONCE + 2] = {**good, "segmentation": {"size": [2, 3], "counts": "07"}}
+    file.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=f"result number {AT_ONCE + 3} has run lengths that do not fill its mask"):
+        read_detections(file, tree)

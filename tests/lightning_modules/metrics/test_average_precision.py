@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from lightning_modules.metrics import average_precision
 from lightning_modules.metrics.average_precision import best_of_each_image, coco_ap, is_lvis, lvis_ap, numbered
 from tests.conftest import GOLDEN, square
 
@@ -240,3 +241,28 @@ def test_nothing_is_printed(capfd):
 def test_no_plotting_library_is_imported():
     said = "import sys, lightning_modules.metrics.average_precision; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("classes", [1, 3, 30])
+def test_categories_that_are_counted_in_parts_have_the_very_numbers_of_all_at_once(monkeypatch, classes):
+    draw = np.random.default_rng(classes)
+    truth = {
+        "images": [{"id": k, "height": 32, "width": 32} for k in range(6)],
+        "categories": [{"id": 7 * k, "name": f"class {k}"} for k in range(classes)],
+        "annotations": [],
+    }
+    found: list[dict[str, Any]] = []
+    for k in range(120):
+        corner, side = tuple(draw.integers(0, 16, 2).tolist()), int(draw.integers(3, 16))
+        encoded = coco_mask.encode(np.asfortranarray(square(32, top_left=corner, side=side).astype(np.uint8)))
+        mask = {"size": [32, 32], "counts": encoded["counts"].decode()}
+        one = {"image_id": k % 6, "category_id": 7 * int(draw.integers(classes)), "segmentation": mask}
+        truth["annotations"].append(
+            {**one, "id": k + 1, "area": side * side, "bbox": [0, 0, 1, 1], "iscrowd": k % 11 == 0}
+        )
+        found += [{**one, "score": float(draw.random())}] if k % 3 else []
+    parts = coco_ap(truth, found)
+    monkeypatch.setattr(average_precision, "PARTS", 1)
+    assert coco_ap(truth, found) == parts
+    assert 0 < parts.overall["ap"] < 1
+    assert len(parts.by_class) == classes
