@@ -122,7 +122,7 @@ class Names:
         for key, entry in list_elements(self.source):
             if key == "annotations":
                 yield entry
-            elif key in own and (number := _number(entry)) in wanted[key]:
+            elif key in own and (number := _number(entry)) is not None and number in wanted[key]:
                 own[key].setdefault(number, entry)
         self._own = own
 
