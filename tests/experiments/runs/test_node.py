@@ -238,7 +238,5 @@ def test_a_data_class_without_single_objects_says_so():
 
 def test_a_run_that_makes_no_labels_is_not_asked_for_masks():
     training = SimpleNamespace(kind="train", hash="0123456789abcdef")
-    with pytest.raises(
-        ValueError, match=r"no `label` run .* 'train'.* experiments.label --run 0123456789"
-    ):
+    with pytest.raises(ValueError, match=r"no `label` run .* 'train'.* experiments.label --run 0123456789"):
         _file_of(training)
