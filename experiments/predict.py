@@ -38,7 +38,7 @@ from experiments.evaluation.instance_scorer import DRAWN
 from experiments.interactive.instance_predictor import InstancePredictor, finds_instances
 from experiments.interactive.predictor import Predictor
 from experiments.options import Parser, box, file_to_write, point
-from experiments.pictures import overlay, save_picture
+from experiments.pictures import RGB, overlay, save_picture
 from experiments.runs.models import finished_training
 from experiments.runs.node import Node
 
@@ -60,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threshold", type=PROBABILITY, help=threshold)
     parser.add_argument("--out", type=file_to_write, help="the mask's file, or that of instances; default: beside it")
     options = parser.parse_args(arguments)
-    training = finished_training(options.run)
-    if finds_instances(training):
-        instances(training, options)
-        return
     image = read_image(options.image)
     start = None if options.mask is None else read_foreground(options.mask)
+    training = finished_training(options.run)
+    if finds_instances(training):
+        instances(training, image, options)
+        return
     predictor = Predictor.from_run(options.run)
     if options.threshold is not None:
         predictor.threshold = options.threshold
@@ -79,12 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{int(session.mask.sum()):,} pixels: {out}, {picture}")
 
 
-def instances(training: Node, options: argparse.Namespace) -> None:
+def instances(training: Node, image: RGB, options: argparse.Namespace) -> None:
     """All instances on an image. Raises ValueError where clicks are given, which nobody would look at."""
     for name in ("points", "inside", "box", "positive", "negative", "mask"):
         if getattr(options, name) not in (None, [], ()):
             raise ValueError(f"run {training.hash} finds all instances by itself; leave out --{name}")
-    image, threshold = read_image(options.image), DRAWN if options.threshold is None else options.threshold
+    threshold = DRAWN if options.threshold is None else options.threshold
     found = InstancePredictor.of(training)(image)
     out = options.out or options.image.with_suffix(".instances.json")
     picture = out.with_suffix("").with_suffix(".overlay.png")

@@ -96,7 +96,7 @@ def test_objects_are_shown_from_the_worst_to_the_best():
 def runs(here, monkeypatch):
     """Makes finished trainings of methods whose networks paint a disc at every click."""
     for module in (stages, comparison_report, compare_pictures):
-        monkeypatch.setattr(module, "load_model", lambda node: Discs(6.0).eval())
+        monkeypatch.setattr(module, "load_model", lambda *_: Discs(6.0).eval())
 
     def make(method, finished=True, change=lambda config: None):
         config = compose(method, profile="miniature")

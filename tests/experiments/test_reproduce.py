@@ -23,6 +23,7 @@ from tests.experiments.tiny import CHANGED, SHRUNK, report_of
 LIKE_OTHERS = {
     "click-peers",
     "dextr-5",
+    *(f"exits-{number}" for number in (1, 2, 3, 5, 6)),  # of two recipes each: test_second_stage.py
     "fairs-2",
     "fairs-3",
     "fairs-3points",
