@@ -349,7 +349,7 @@ def test_data_of_which_nothing_can_be_read_are_an_error(many):
         image.write_bytes(b"")
     samples = ImageSamples(images, ShortSide([12]), train=True)
     with (
-        pytest.warns(UserWarning, match="sees another"),
+        pytest.warns(UserWarning, match="another image is seen"),
         pytest.raises(ValueError, match="11 images one after the other cannot be read"),
     ):
         samples[0, 0, 0]
